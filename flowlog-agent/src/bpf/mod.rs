@@ -1,0 +1,19 @@
+//! Everything that the agent asks of the kernel's BPF: all aya calls, and all `unsafe`, live here.
+#![expect(unsafe_code, reason = "the raw `bpf` system call, for what aya does not offer")]
+
+mod attach;
+mod chain;
+mod clsact;
+mod counters;
+mod error;
+mod object;
+pub mod pins;
+mod sys;
+mod wake;
+
+pub use attach::{AttachPlan, Hook, Observer, RunStats, Target, remove_leftovers};
+pub use chain::{ChainEntry, DeviceDirection, chain, program_name};
+pub use counters::{Counters, Fill, MapSizes, Still};
+pub use error::BpfError;
+pub use object::{EniConstants, pin_folder};
+pub use wake::Wake;

@@ -1,0 +1,58 @@
+//! The BPF object, and loading it for one ENI.
+use std::path::{Path, PathBuf};
+
+use aya::{Ebpf, EbpfLoader};
+use flowlog_common::ABI_VERSION;
+
+use super::error::BpfError;
+
+/// The programs, as `build.rs` compiled them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowlog-ebpf.o"));
+
+/// The maps that all ENIs share.
+pub(super) const SHARED_MAPS: [&str; 7] = ["ACTIVE", "FLOWS_V4", "FLOWS_V6", "ENIS", "OCCUPANCY", "WAKE", "FRAGMENTS"];
+
+/// Program names, as listed by `bpftool prog`.
+pub(super) const INGRESS: &str = "flowlog_ingress";
+/// See [`INGRESS`].
+pub(super) const EGRESS: &str = "flowlog_egress";
+/// See [`INGRESS`].
+pub(super) const XDP: &str = "flowlog_xdp";
+
+/// What is compiled into the programs of one ENI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EniConstants {
+    /// Slot of the ENI, less than [`flowlog_common::MAX_ENIS`].
+    pub slot: u32,
+    /// The device is the host's end of the VM's link.
+    pub host_side: bool,
+    /// Frames begin with an Ethernet header.
+    pub ethernet: bool,
+    /// The device's MTU in octets where generic XDP may be handed merged segments, else 0.
+    pub xdp_mtu: u32,
+}
+
+/// The folder of the pins of this ABI.
+#[must_use]
+pub fn pin_folder(pin_path: &Path) -> PathBuf {
+    pin_path.join(format!("abi-{ABI_VERSION}"))
+}
+
+/// Loads the object: makes and pins the shared maps where they are not, and readies the programs for one ENI.
+pub(super) fn load(pin_folder: &Path, constants: EniConstants) -> Result<Ebpf, BpfError> {
+    let host_side = u8::from(constants.host_side);
+    let ethernet = u8::from(constants.ethernet);
+    let pins = SHARED_MAPS.map(|name| (name, pin_folder.join(name)));
+    let mut loader = EbpfLoader::new();
+    // The programs use no kernel type, so the kernel's own BTF (megabytes of it) need not be kept.
+    loader.btf(None);
+    for (name, path) in &pins {
+        loader.map_pin_path(name, path.as_path());
+    }
+    loader
+        .override_global("ENI", &constants.slot, true)
+        .override_global("HOST_SIDE", &host_side, true)
+        .override_global("ETHERNET", &ethernet, true)
+        .override_global("XDP_MTU", &constants.xdp_mtu, true);
+    loader.load(OBJECT).map_err(BpfError::Load)
+}

@@ -1,0 +1,238 @@
+//! The `bpf` system call, where aya does not offer what is needed: creating maps, and reading them in batches.
+//!
+//! Layouts are those of `union bpf_attr` in include/uapi/linux/bpf.h. The kernel takes a shorter attribute than its own and reads
+//! the rest as zeros.
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
+
+/// `BPF_MAP_TYPE_HASH`.
+pub(super) const MAP_TYPE_HASH: u32 = 1;
+/// `BPF_MAP_TYPE_ARRAY`.
+pub(super) const MAP_TYPE_ARRAY: u32 = 2;
+
+/// Data that may be copied to and from maps octet by octet.
+///
+/// # Safety
+///
+/// The type is `#[repr(C)]`, consists of integers without padding, and so every bit pattern is a value of it.
+pub(super) unsafe trait MapData: Copy + Default {}
+// SAFETY: an integer.
+unsafe impl MapData for u32 {}
+// SAFETY: `#[repr(C)]`, integers only, sizes asserted where they are defined; so are those below.
+unsafe impl MapData for flowlog_common::FlowKeyV4 {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::FlowKeyV6 {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::FlowCounters {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::EniCounters {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::Occupancy {}
+
+/// Calls `bpf(command, attr)`.
+fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<libc::c_long> {
+    // SAFETY: `attr` is a live `#[repr(C)]` struct of which the kernel is told the size; what its pointers point to is the
+    // caller's to keep alive and large enough, and each caller below does so.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just given out this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+    numa_node: u32,
+    map_name: [u8; 16],
+}
+
+/// Creates a map of `K` to `V`.
+///
+/// # Errors
+///
+/// The kernel's: `EPERM` without CAP_BPF, `ENOMEM` where `max_entries` are too many for the machine.
+pub(super) fn map_create<K: MapData, V: MapData>(map_type: u32, max_entries: u32, name: &str) -> io::Result<OwnedFd> {
+    let mut attr = MapCreate {
+        map_type,
+        key_size: size_of::<K>() as u32,
+        value_size: size_of::<V>() as u32,
+        max_entries,
+        ..MapCreate::default()
+    };
+    // The last octet stays 0: the kernel wants a terminated name.
+    for (to, from) in attr.map_name.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    owned(bpf(BPF_MAP_CREATE, &mut attr)?)
+}
+
+#[repr(C)]
+struct MapElement {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+fn element<K, V>(map: BorrowedFd<'_>, key: *const K, value: *const V) -> MapElement {
+    MapElement { map_fd: map.as_raw_fd() as u32, padding: 0, key: key as u64, value: value as u64, flags: 0 }
+}
+
+/// Writes one element (`BPF_ANY`).
+///
+/// # Errors
+///
+/// The kernel's.
+pub(super) fn map_update<K: MapData, V: MapData>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut attr = element(map, std::ptr::from_ref(key), std::ptr::from_ref(value));
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Puts the map `inner` at `index` of the map of maps `outer`. Returns after every program that could have seen the previous one
+/// has finished: the kernel waits a grace period (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c).
+///
+/// # Errors
+///
+/// The kernel's: `EINVAL` where the inner map is of another shape.
+pub(super) fn map_of_maps_update(outer: BorrowedFd<'_>, index: u32, inner: BorrowedFd<'_>) -> io::Result<()> {
+    map_update(outer, &index, &(inner.as_raw_fd() as u32))
+}
+
+/// Reads one element; `None` if there is none.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(super) fn map_lookup<K: MapData, V: MapData>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = V::default();
+    let mut attr = element(map, std::ptr::from_ref(key), &raw mut value);
+    match bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) {
+        Ok(_) => Ok(Some(value)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[repr(C)]
+struct ObjGet {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Opens a pinned map.
+///
+/// # Errors
+///
+/// The kernel's: `ENOENT` if nothing is pinned there.
+pub(super) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    owned(bpf(BPF_OBJ_GET, &mut attr)?)
+}
+
+#[repr(C)]
+struct MapBatch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Reads a map in batches.
+pub(super) struct BatchReader<'m, K, V> {
+    map: BorrowedFd<'m>,
+    command: libc::c_long,
+    /// The kernel's own position: for a hash, the bucket. Opaque; as wide as the widest the kernel writes, which is a key.
+    position: [u8; 64],
+    started: bool,
+    ended: bool,
+    keys: Vec<K>,
+    values: Vec<V>,
+}
+
+impl<'m, K: MapData, V: MapData> BatchReader<'m, K, V> {
+    /// A reader of up to `batch` elements at once. All elements of a bucket must fit into a batch.
+    pub(super) fn new(map: BorrowedFd<'m>, batch: usize) -> Self {
+        const { assert!(size_of::<K>() <= 64) };
+        Self {
+            map,
+            command: BPF_MAP_LOOKUP_BATCH,
+            position: [0; 64],
+            started: false,
+            ended: false,
+            keys: vec![K::default(); batch],
+            values: vec![V::default(); batch],
+        }
+    }
+
+    /// Likewise, but what is read is deleted.
+    pub(super) fn deleting(map: BorrowedFd<'m>, batch: usize) -> Self {
+        Self { command: BPF_MAP_LOOKUP_AND_DELETE_BATCH, ..Self::new(map, batch) }
+    }
+
+    /// The next batch; empty at the map's end.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(super) fn next(&mut self) -> io::Result<(&[K], &[V])> {
+        if self.ended {
+            return Ok((&[], &[]));
+        }
+        let mut next = [0_u8; 64];
+        let mut attr = MapBatch {
+            in_batch: if self.started { self.position.as_ptr() as u64 } else { 0 },
+            out_batch: next.as_mut_ptr() as u64,
+            keys: self.keys.as_mut_ptr() as u64,
+            values: self.values.as_mut_ptr() as u64,
+            count: u32::try_from(self.keys.len()).unwrap_or(u32::MAX),
+            map_fd: self.map.as_raw_fd() as u32,
+            elem_flags: 0,
+            flags: 0,
+        };
+        if let Err(error) = bpf(self.command, &mut attr) {
+            // ENOENT is the map's end; the count is valid.
+            if error.raw_os_error() != Some(libc::ENOENT) {
+                return Err(error);
+            }
+            self.ended = true;
+        }
+        self.started = true;
+        self.position = next;
+        let count = attr.count as usize;
+        match (self.keys.get(..count), self.values.get(..count)) {
+            (Some(keys), Some(values)) => Ok((keys, values)),
+            _ => Err(io::Error::other("the kernel says that it read more than there was room for")),
+        }
+    }
+}

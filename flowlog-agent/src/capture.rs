@@ -1,0 +1,329 @@
+//! What is captured: the devices that are ENIs, the programs on them, and the counters that they share.
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    time::Duration,
+};
+
+use flowlog_model::inventory::{self, DeviceIdentity, EniEntry, Inventory, Match, Side};
+
+use crate::{
+    bpf::{self, AttachPlan, BpfError, Counters, EniConstants, Fill, Hook, MapSizes, Observer, RunStats, Target},
+    config::CaptureConfig,
+    discovery::{Device, DeviceKey, in_namespace},
+    flows::{Flow, Run},
+    sizing::Sizing,
+    slots::{EniTable, Slots},
+    store::Drained,
+};
+
+/// First wait before a device that could not be attached is tried again; it doubles up to [`RETRY_LONGEST`].
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+
+/// `ARPHRD_ETHER` and `ARPHRD_LOOPBACK` of include/uapi/linux/if_arp.h: frames have an Ethernet header.
+const LINK_TYPES_WITH_ETHERNET: [u16; 2] = [1, 772];
+
+/// A device that is captured.
+struct Captured {
+    device: Device,
+    entry: EniEntry,
+    slot: u32,
+    observer: Observer,
+}
+
+/// A device that should be captured and is not.
+#[derive(Clone, Debug)]
+struct Waiting {
+    device: Device,
+    reason: String,
+    retry_at: Option<Duration>,
+    wait: Duration,
+}
+
+/// How a captured device stands, for metrics and status.
+#[derive(Clone, Debug)]
+pub struct CapturedDevice {
+    /// Its ENI.
+    pub eni_id: String,
+    /// Its name.
+    pub device: String,
+    /// Hooks of ingress and egress.
+    pub hooks: [Hook; 2],
+    /// What the programs at ingress and egress have cost.
+    pub run_stats: [RunStats; 2],
+}
+
+/// The result of a drain.
+pub struct Drain {
+    /// What was counted.
+    pub drained: Drained,
+    /// How full the maps were.
+    pub fill: Fill,
+    /// Sizes of the maps that count now.
+    pub sizes: MapSizes,
+}
+
+/// Captures devices.
+pub struct Capture {
+    pin_folder: PathBuf,
+    namespaces: PathBuf,
+    plan: AttachPlan,
+    counters: Counters,
+    sizing: Sizing,
+    slots: Slots,
+    inventory: Inventory,
+    captured: HashMap<DeviceKey, Captured>,
+    waiting: BTreeMap<DeviceKey, Waiting>,
+}
+
+impl Capture {
+    /// Makes the counters in the kernel. `pin_folder` is prepared and empty; `namespaces` is the folder of named ones.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn new(pin_folder: PathBuf, namespaces: PathBuf, config: &CaptureConfig, inventory: Inventory) -> Result<Self, BpfError> {
+        let sizing = Sizing::new(config.flow_map_min_entries, config.flow_map_max_entries);
+        Ok(Self {
+            counters: Counters::create(&pin_folder, sizing.sizes())?,
+            plan: AttachPlan {
+                mode: config.attach,
+                position: config.position,
+                clsact_priority: config.clsact_priority,
+                xdp: false,
+            },
+            pin_folder,
+            namespaces,
+            sizing,
+            slots: Slots::default(),
+            inventory,
+            captured: HashMap::new(),
+            waiting: BTreeMap::new(),
+        })
+    }
+
+    /// Takes note of a device that is there, new or changed, and captures it if it is an ENI.
+    pub fn device(&mut self, device: Device, now: Duration) {
+        let entry = match_device(&self.inventory, &device);
+        if let Some(captured) = self.captured.get_mut(&device.key) {
+            let same = matches!(&entry, Ok(Some(entry)) if entry_is_same(entry, &captured.entry));
+            if same && captured.device.link_type == device.link_type {
+                captured.device = device;
+                return;
+            }
+            self.release(device.key);
+        }
+        self.waiting.remove(&device.key);
+        match entry {
+            Ok(Some(entry)) => self.attach(device, entry, RETRY_FIRST, now),
+            Ok(None) => {}
+            Err(reason) => {
+                tracing::warn!(device = device.name, "not captured: {reason}");
+                self.waiting.insert(device.key, Waiting { device, reason, retry_at: None, wait: RETRY_FIRST });
+            }
+        }
+    }
+
+    /// A device is gone. What was counted of it is still in the kernel and comes with the next drain.
+    pub fn vanished(&mut self, key: DeviceKey, now: Duration) {
+        self.waiting.remove(&key);
+        self.release(key);
+        self.retry_waiting(now, true);
+    }
+
+    /// Follows another inventory. `devices` are those that are known.
+    pub fn set_inventory(&mut self, inventory: Inventory, devices: impl IntoIterator<Item = Device>, now: Duration) {
+        self.inventory = inventory;
+        for device in devices {
+            self.device(device, now);
+        }
+    }
+
+    /// When the next retry is due, on the monotonic clock.
+    #[must_use]
+    pub fn next_retry(&self) -> Option<Duration> {
+        self.waiting.values().filter_map(|waiting| waiting.retry_at).min()
+    }
+
+    /// Tries devices again whose time has come.
+    pub fn retry(&mut self, now: Duration) {
+        self.retry_waiting(now, false);
+    }
+
+    fn retry_waiting(&mut self, now: Duration, all: bool) {
+        let due: Vec<DeviceKey> = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| waiting.retry_at.is_some_and(|at| all || at <= now))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in due {
+            if let Some(waiting) = self.waiting.remove(&key)
+                && let Ok(Some(entry)) = match_device(&self.inventory, &waiting.device)
+            {
+                self.attach(waiting.device, entry, (waiting.wait * 2).min(RETRY_LONGEST), now);
+            }
+        }
+    }
+
+    fn attach(&mut self, device: Device, entry: EniEntry, wait: Duration, now: Duration) {
+        let attached = if self.slots.is_captured(&entry.eni.eni_id) {
+            Err(format!("{} is captured on another device already", entry.eni.eni_id))
+        } else {
+            self.try_attach(&device, &entry)
+        };
+        match attached {
+            Ok((slot, observer)) => {
+                let [ingress, egress] = observer.hooks();
+                tracing::info!(
+                    eni = entry.eni.eni_id,
+                    device = device.name,
+                    namespace = device.namespace_name,
+                    "captured: ingress by {}, egress by {}",
+                    ingress.as_str(),
+                    egress.as_str()
+                );
+                self.captured.insert(device.key, Captured { device, entry, slot, observer });
+            }
+            Err(reason) => {
+                tracing::warn!(eni = entry.eni.eni_id, device = device.name, retry = ?wait, "not captured: {reason}");
+                self.waiting.insert(device.key, Waiting { device, reason, retry_at: Some(now + wait), wait });
+            }
+        }
+    }
+
+    fn try_attach(&mut self, device: &Device, entry: &EniEntry) -> Result<(u32, Observer), String> {
+        let slot = self.slots.take(&entry.eni).map_err(|error| error.to_string())?;
+        let constants = EniConstants {
+            slot,
+            host_side: entry.side == Side::Host,
+            ethernet: LINK_TYPES_WITH_ETHERNET.contains(&device.link_type),
+            xdp_mtu: 0,
+        };
+        let plan = AttachPlan { xdp: entry.hook == inventory::Hook::Xdp, ..self.plan };
+        let attached = in_namespace(&device.namespace_ref(&self.namespaces), || {
+            bpf::remove_leftovers(target(device));
+            Observer::attach(&self.pin_folder, constants, target(device), plan)
+        });
+        match attached {
+            Ok(Ok(observer)) => Ok((slot, observer)),
+            Ok(Err(error)) => {
+                self.slots.cancel(slot);
+                Err(error.to_string())
+            }
+            Err(error) => {
+                self.slots.cancel(slot);
+                Err(format!("cannot enter its network namespace: {error}"))
+            }
+        }
+    }
+
+    fn release(&mut self, key: DeviceKey) {
+        let Some(Captured { device, entry, slot, observer }) = self.captured.remove(&key) else {
+            return;
+        };
+        tracing::info!(eni = entry.eni.eni_id, device = device.name, "no longer captured");
+        self.slots.release(slot);
+        // Where the namespace is gone, so is the device, and its programs went with it.
+        let _ = in_namespace(&device.namespace_ref(&self.namespaces), || observer.detach(target(&device)));
+    }
+
+    /// Takes all programs off.
+    pub fn release_all(&mut self) {
+        let keys: Vec<DeviceKey> = self.captured.keys().copied().collect();
+        for key in keys {
+            self.release(key);
+        }
+    }
+
+    /// Drains the counters: flips, reads the still generation, and makes it ready for the next flip.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's. They leave the counters in doubt, so that the agent must end.
+    pub fn drain(&mut self, window_closed: bool) -> Result<Drain, BpfError> {
+        let still = self.counters.flip()?;
+        let fill = self.counters.fill(&still)?;
+        let mut v4 = Vec::with_capacity(usize::try_from(fill.v4).unwrap_or(0));
+        self.counters.read_v4(&still, |keys, counters| {
+            v4.extend(keys.iter().zip(counters).map(|(key, counters)| Flow::new(*key, counters)));
+        })?;
+        let mut v6 = Vec::with_capacity(usize::try_from(fill.v6).unwrap_or(0));
+        self.counters.read_v6(&still, |keys, counters| {
+            v6.extend(keys.iter().zip(counters).map(|(key, counters)| Flow::new(*key, counters)));
+        })?;
+        let enis = self.counters.read_enis(&still)?;
+        let sizes = self.sizing.drained(fill, window_closed);
+        self.counters.renew(still, sizes)?;
+        let drained = Drained { v4: Run::from_distinct(v4), v6: Run::from_distinct(v6), enis };
+        Ok(Drain { drained, fill, sizes: self.counters.sizes_of_active() })
+    }
+
+    /// How full the active maps are, and their sizes.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn fill(&self) -> Result<(Fill, MapSizes), BpfError> {
+        Ok((self.counters.fill_of_active()?, self.counters.sizes_of_active()))
+    }
+
+    /// The ENIs by slot, as they are captured or were in the open window.
+    #[must_use]
+    pub fn enis(&self) -> EniTable {
+        self.slots.table()
+    }
+
+    /// A window of the longest kind was closed.
+    pub fn window_closed(&mut self) {
+        self.slots.window_closed();
+    }
+
+    /// The captured devices.
+    #[must_use]
+    pub fn captured(&self) -> Vec<CapturedDevice> {
+        self.captured
+            .values()
+            .map(|captured| CapturedDevice {
+                eni_id: captured.entry.eni.eni_id.clone(),
+                device: captured.device.name.clone(),
+                hooks: captured.observer.hooks(),
+                run_stats: captured.observer.run_stats().unwrap_or_default(),
+            })
+            .collect()
+    }
+
+    /// Devices that should be captured and are not: name and reason.
+    pub fn waiting(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.waiting.values().map(|waiting| (waiting.device.name.as_str(), waiting.reason.as_str()))
+    }
+}
+
+fn target(device: &Device) -> Target<'_> {
+    Target { index: device.key.index, name: &device.name, mtu: device.mtu }
+}
+
+/// Where an entry stands in the file does not matter.
+fn entry_is_same(a: &EniEntry, b: &EniEntry) -> bool {
+    a.eni == b.eni && a.side == b.side && a.hook == b.hook
+}
+
+/// Which ENI a device is; an error where that is ambiguous.
+///
+/// # Errors
+///
+/// A sentence for people.
+pub fn match_device(inventory: &Inventory, device: &Device) -> Result<Option<EniEntry>, String> {
+    let identity = DeviceIdentity {
+        name: &device.name,
+        mac: device.mac,
+        alias: device.alias.as_deref(),
+        namespace: device.namespace_name.as_deref(),
+    };
+    match inventory.find(&identity) {
+        Match::One(entry) => Ok(Some(entry.clone())),
+        Match::None => Ok(None),
+        Match::Ambiguous(enis) => Err(format!("the inventory says that it is each of {}", enis.join(", "))),
+    }
+}

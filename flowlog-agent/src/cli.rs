@@ -1,0 +1,100 @@
+//! The command line.
+use std::{
+    io::{self, IsTerminal as _},
+    num::NonZeroU64,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    agent::{self, AgentError, RunOptions},
+    output::{OutputForm, OutputOptions},
+};
+
+/// `EX_USAGE` of sysexits.h: the configuration or the inventory is to be mended.
+const EXIT_CONFIGURATION: u8 = 64;
+
+/// Exact VPC flow log records from every elastic network interface of this host.
+#[derive(Debug, Parser)]
+#[command(name = "flowlog-agent", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Capture, until SIGTERM or Ctrl-C; SIGHUP reads inventory and flow logs again.
+    Run(RunArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArguments {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "/etc/flowlog/agent.toml")]
+    config: PathBuf,
+    /// End after this many windows.
+    #[arg(long, value_name = "N")]
+    windows: Option<u64>,
+    /// Length of all windows, whatever the flow logs say: as 5s, 1m or 10m.
+    #[arg(long, value_name = "LENGTH", value_parser = parse_window)]
+    window: Option<NonZeroU64>,
+    /// Write the records of all flow logs to standard output, in this form.
+    #[arg(long, value_enum)]
+    output: Option<OutputForm>,
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_tracing();
+    let result = match cli.command {
+        Command::Run(arguments) => run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flowlog-agent: {error}");
+            if error.is_configuration() { ExitCode::from(EXIT_CONFIGURATION) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(arguments: &RunArguments) -> Result<(), AgentError> {
+    let options = RunOptions {
+        windows: arguments.windows,
+        output: OutputOptions { form: arguments.output, window_seconds: arguments.window },
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::System { what: "start the runtime", source })?;
+    runtime.block_on(agent::run(&arguments.config, &options))
+}
+
+/// Logs go to standard error: standard output is the records'.
+fn start_tracing() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FLOWLOG_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+fn parse_window(text: &str) -> Result<NonZeroU64, String> {
+    const LONGEST_SECONDS: u64 = 3600;
+    let allowed = || format!("{text:?} is no window: allowed are whole seconds or minutes up to an hour, as 5s or 1m");
+    let (number, unit) = match (text.strip_suffix('s'), text.strip_suffix('m')) {
+        (Some(number), _) => (number, 1),
+        (_, Some(number)) => (number, 60),
+        _ => return Err(allowed()),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|seconds| *seconds <= LONGEST_SECONDS);
+    seconds.and_then(NonZeroU64::new).ok_or_else(allowed)
+}

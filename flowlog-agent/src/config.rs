@@ -1,0 +1,233 @@
+//! The configuration: one TOML file, of which `agent.toml` in the root of the repository is a commented sample.
+//!
+//! | key | default | allowed |
+//! |---|---|---|
+//! | `inventory` | required | a path; if relative, to the configuration's folder |
+//! | `pin-path` | `/sys/fs/bpf/flowlog` | an absolute path, on a BPF file system |
+//! | `lock-file` | `/run/flowlog-agent.lock` | an absolute path |
+//! | `on-exit` | `detach` | `detach`, `stay` |
+//! | `capture.attach` | `auto` | `auto`, `tcx`, `clsact` |
+//! | `capture.position` | `first` | `first`, `last` |
+//! | `capture.clsact-priority` | 1 | 1 to 65535 |
+//! | `capture.flow-map-min-entries` | 65536 | 64 to 16777216 |
+//! | `capture.flow-map-max-entries` | 1048576 | the least to 16777216 |
+//! | `capture.max-flows-per-window` | 4000000 | 1 to 100000000 |
+//! | `metrics.listen` | off | address and port |
+//! | `flow-log` | none | up to 100 of [`FlowLogConfig`] |
+//!
+//! Paths that the agent writes to are absolute, so that none depends on the folder in which it was started.
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use flowlog_model::flow_log::FlowLog;
+use flowlog_model::format::Format;
+use flowlog_model::input::InputError;
+use flowlog_model::spelled_enum;
+
+mod flow_logs;
+mod raw;
+mod values;
+
+/// Most flow logs that a configuration can have.
+pub const MAX_FLOW_LOGS: usize = 100;
+
+/// Largest configuration, in bytes.
+pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// The whole configuration, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The inventory's file. [`Config::load`] makes it relative to the configuration's folder.
+    pub inventory: PathBuf,
+    /// Folder of a BPF file system in which maps and links are pinned.
+    pub pin_path: PathBuf,
+    /// The file whose lock says that an agent runs on this host.
+    pub lock_file: PathBuf,
+    /// What becomes of programs and maps when the agent ends.
+    pub on_exit: OnExit,
+    /// How packets are counted.
+    pub capture: CaptureConfig,
+    /// Where metrics are served.
+    pub metrics: MetricsConfig,
+    /// The flow logs, in the order of the file, also those that are Inactive.
+    pub flow_logs: Vec<FlowLogConfig>,
+}
+
+/// How packets are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CaptureConfig {
+    /// How programs are attached.
+    pub attach: AttachMode,
+    /// Where in the TCX chain they stand.
+    pub position: Position,
+    /// Priority of the clsact filters, from 1 (before all others).
+    pub clsact_priority: u16,
+    /// Entries that the IPv4 flow map has at least.
+    pub flow_map_min_entries: u32,
+    /// Entries to which the IPv4 flow map grows with the traffic; not less than the least.
+    pub flow_map_max_entries: u32,
+    /// Flows of a window that the agent holds in memory; those beyond are skipped and counted.
+    pub max_flows_per_window: u32,
+}
+
+impl Default for CaptureConfig {
+    fn default() -> Self {
+        Self {
+            attach: AttachMode::Auto,
+            position: Position::First,
+            clsact_priority: 1,
+            flow_map_min_entries: 65_536,
+            flow_map_max_entries: 1_048_576,
+            max_flows_per_window: 4_000_000,
+        }
+    }
+}
+
+/// Where metrics are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Address and port; none for no metrics.
+    pub listen: Option<SocketAddr>,
+}
+
+spelled_enum! {
+    /// What becomes of programs and maps when the agent ends.
+    #[derive(Default)]
+    pub enum OnExit {
+        /// Nothing of the agent is left on any interface.
+        #[default]
+        Detach = "detach",
+        /// They stay and go on counting, for the next agent to take over.
+        Stay = "stay",
+    }
+}
+
+spelled_enum! {
+    /// How programs are attached.
+    #[derive(Default)]
+    pub enum AttachMode {
+        /// TCX where the kernel has it (6.6 and later), clsact below.
+        #[default]
+        Auto = "auto",
+        /// TCX, or not at all.
+        Tcx = "tcx",
+        /// clsact, also where the kernel has TCX.
+        Clsact = "clsact",
+    }
+}
+
+spelled_enum! {
+    /// Where in the TCX chain a program stands.
+    #[derive(Default)]
+    pub enum Position {
+        /// Before all that are there: it sees what later ones drop.
+        #[default]
+        First = "first",
+        /// After all that are there: it sees what they let through.
+        Last = "last",
+    }
+}
+
+/// One flow log: what it captures, how its records look and where they go.
+///
+/// | key | default | allowed |
+/// |---|---|---|
+/// | `name` | required, unique | see [`flowlog_model::flow_log`] |
+/// | `resource-type`, `resource-id` | required | `NetworkInterface`, `VSwitch`, `VPC`, and an id |
+/// | `traffic-type` | `All` | `All`, `Allow`, `Drop` |
+/// | `window` | `10m` | `1m`, `5m`, `10m` |
+/// | `status` | `Active` | `Active`, `Inactive` |
+/// | `description` | none | see [`flowlog_model::flow_log`] |
+/// | `format` | `text` | `json`, `text` |
+/// | `template` | none | with `format = "text"` and without `fields`; see [`flowlog_model::template`] |
+/// | `fields` | none | extended fields, after the default ones |
+/// | `destination.type` | required | `stdout`, `file` |
+/// | `destination.path` | required of a file | an absolute path that no other flow log writes to |
+/// | `destination.max-size` | `100MiB` | `1KiB` to `1TiB` |
+/// | `destination.max-files` | 10 | 2 to 1000 |
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowLogConfig {
+    /// What is captured.
+    pub flow_log: FlowLog,
+    /// How a record becomes a line.
+    pub format: Format,
+    /// Where the lines go.
+    pub destination: Destination,
+}
+
+/// Where the lines of a flow log go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The agent's standard output, which flow logs can share.
+    Stdout,
+    /// A file that is rotated by size.
+    File {
+        /// The file that is written to; absolute.
+        path: PathBuf,
+        /// Size in bytes at which the file is rotated.
+        max_size_bytes: u64,
+        /// Files that are kept in all, with the one that is written to.
+        max_files: u16,
+    },
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("{} cannot be read: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What the file says is not allowed.
+    #[error(transparent)]
+    Input(#[from] InputError),
+}
+
+impl Config {
+    /// Reads a configuration; `file` is only for errors.
+    ///
+    /// # Errors
+    /// [`InputError`] for something that is not allowed.
+    pub fn parse(text: &str, file: &str) -> Result<Self, InputError> {
+        raw::parse(text, file)
+    }
+
+    /// Reads the configuration in the file `path`, which may have [`MAX_CONFIG_BYTES`] at most.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it cannot be read or is not allowed.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read_error = |source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let text = read_bounded(path).map_err(read_error)?;
+        let mut config = Self::parse(&text, &path.display().to_string())?;
+        if let Some(folder) = path.parent() {
+            config.inventory = folder.join(&config.inventory);
+        }
+        Ok(config)
+    }
+}
+
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let length = File::open(path)?
+        .take(MAX_CONFIG_BYTES + 1)
+        .read_to_string(&mut text)?;
+    if length as u64 > MAX_CONFIG_BYTES {
+        return Err(io::Error::other(format!(
+            "it is larger than {MAX_CONFIG_BYTES} bytes"
+        )));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

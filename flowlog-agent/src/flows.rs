@@ -1,0 +1,204 @@
+//! Flows in user space: as drained from the kernel, sorted by key, and merged.
+use std::cmp::Ordering;
+
+use flowlog_common::{DIRECTION_OUT, FlowCounters, FlowKeyV4, FlowKeyV6, Volume};
+use itertools::Itertools as _;
+
+/// What a flow's key tells, whichever family it is of.
+pub trait FlowKey: Copy + Ord {
+    /// Slot of the ENI.
+    fn slot(&self) -> u32;
+    /// [`flowlog_common::DIRECTION_IN`] or [`DIRECTION_OUT`].
+    fn direction(&self) -> u8;
+}
+
+impl FlowKey for FlowKeyV4 {
+    fn slot(&self) -> u32 {
+        self.eni
+    }
+
+    fn direction(&self) -> u8 {
+        self.direction
+    }
+}
+
+impl FlowKey for FlowKeyV6 {
+    fn slot(&self) -> u32 {
+        self.eni
+    }
+
+    fn direction(&self) -> u8 {
+        self.direction
+    }
+}
+
+/// A flow and what was counted of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow<K> {
+    /// What identifies it.
+    pub key: K,
+    /// TCP flags OR-ed.
+    pub tcp_flags: u32,
+    /// Packets as on the wire.
+    pub packets: u64,
+    /// Octets of the IP datagrams.
+    pub bytes: u64,
+}
+
+impl<K: FlowKey> Flow<K> {
+    /// From what the kernel counted.
+    #[must_use]
+    pub fn new(key: K, counters: &FlowCounters) -> Self {
+        // Flags are one octet of the header; the kernel's word is wide only for the sake of atomic access.
+        Self { key, tcp_flags: counters.tcp_flags as u32, packets: counters.packets, bytes: counters.bytes }
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.tcp_flags |= other.tcp_flags;
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Flows sorted by key, each key once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run<K>(Vec<Flow<K>>);
+
+impl<K> Default for Run<K> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<K: FlowKey> Run<K> {
+    /// Sorts flows of which no two have the same key.
+    #[must_use]
+    pub fn from_distinct(mut flows: Vec<Flow<K>>) -> Self {
+        flows.sort_unstable_by_key(|flow| flow.key);
+        Self(flows)
+    }
+
+    /// The flows.
+    #[must_use]
+    pub fn flows(&self) -> &[Flow<K>] {
+        &self.0
+    }
+
+    /// Adds the flows of `newer`. No more than `limit` flows are kept: those that have no place are given to `skip`, each once,
+    /// and a flow that is here already always has one.
+    #[must_use]
+    pub fn merged(&self, newer: &Self, limit: usize, mut skip: impl FnMut(&Flow<K>)) -> Self {
+        let mut room = limit.saturating_sub(self.0.len());
+        let mut merged = Vec::with_capacity((self.0.len() + newer.0.len()).min(limit.max(self.0.len())));
+        let (mut old, mut new) = (self.0.iter().peekable(), newer.0.iter().peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (Some(a), Some(b)) => a.key.cmp(&b.key),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return Self(merged),
+            };
+            match order {
+                Ordering::Less => merged.extend(old.next().copied()),
+                Ordering::Equal => {
+                    if let (Some(a), Some(b)) = (old.next(), new.next()) {
+                        let mut flow = *a;
+                        flow.absorb(b);
+                        merged.push(flow);
+                    }
+                }
+                Ordering::Greater => {
+                    if let Some(flow) = new.next() {
+                        if room > 0 {
+                            room -= 1;
+                            merged.push(*flow);
+                        } else {
+                            skip(flow);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The flows of several runs, in order of their keys, each key once.
+pub fn merge<'r, K: FlowKey + 'r>(runs: impl IntoIterator<Item = &'r Run<K>>) -> impl Iterator<Item = Flow<K>> {
+    runs.into_iter()
+        .map(|run| run.0.iter().copied())
+        .kmerge_by(|a, b| a.key < b.key)
+        .coalesce(|mut a, b| {
+            if a.key == b.key {
+                a.absorb(&b);
+                Ok(a)
+            } else {
+                Err((a, b))
+            }
+        })
+}
+
+/// Packets and octets by direction, of one ENI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByDirection {
+    /// [`flowlog_common::DIRECTION_IN`].
+    pub r#in: Volume,
+    /// [`DIRECTION_OUT`].
+    pub out: Volume,
+}
+
+impl ByDirection {
+    /// The volume of a direction.
+    pub fn of_mut(&mut self, direction: u8) -> &mut Volume {
+        if direction == DIRECTION_OUT { &mut self.out } else { &mut self.r#in }
+    }
+
+    /// Adds to a direction.
+    pub fn add(&mut self, direction: u8, packets: u64, bytes: u64) {
+        let volume = self.of_mut(direction);
+        volume.packets += packets;
+        volume.bytes += bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn flow(eni: u32, packets: u64) -> Flow<FlowKeyV4> {
+        Flow { key: FlowKeyV4 { eni, ..FlowKeyV4::default() }, tcp_flags: 1 << (packets % 8), packets, bytes: packets * 100 }
+    }
+
+    fn run(flows: &BTreeMap<u32, u64>) -> Run<FlowKeyV4> {
+        Run::from_distinct(flows.iter().rev().map(|(eni, packets)| flow(*eni, *packets)).collect())
+    }
+
+    fn runs() -> impl Strategy<Value = Vec<BTreeMap<u32, u64>>> {
+        prop::collection::vec(prop::collection::btree_map(0..50_u32, 1..1000_u64, 0..40), 0..6)
+    }
+
+    proptest! {
+        #[test]
+        fn merging_runs_adds_up_by_key(maps in runs()) {
+            let mut expected = BTreeMap::new();
+            for (eni, packets) in maps.iter().flatten() {
+                *expected.entry(*eni).or_insert(0) += packets;
+            }
+            let runs: Vec<_> = maps.iter().map(run).collect();
+            let merged: Vec<_> = merge(&runs).map(|f| (f.key.eni, f.packets)).collect();
+            prop_assert_eq!(merged, expected.into_iter().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn what_a_bounded_merge_skips_and_keeps_is_all_there_was(maps in runs(), limit in 0..60_usize) {
+            let total: u64 = maps.iter().flat_map(BTreeMap::values).sum();
+            let mut skipped = 0;
+            let merged = maps.iter().map(run).fold(Run::default(), |sum, next| sum.merged(&next, limit, |f| skipped += f.packets));
+            let kept: u64 = merged.flows().iter().map(|f| f.packets).sum();
+            prop_assert_eq!(kept + skipped, total);
+            prop_assert!(merged.flows().len() <= limit);
+            prop_assert!(merged.flows().is_sorted_by(|a, b| a.key < b.key));
+        }
+    }
+}

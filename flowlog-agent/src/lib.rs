@@ -1,0 +1,27 @@
+//! The Flowlog agent: one per host. It counts every flow on every elastic network interface in the kernel, and writes flow log
+//! records, window by window.
+//!
+//! Data flows through the modules in this order: [`discovery`] (devices) → [`capture`] (programs and counters, by way of [`bpf`]) →
+//! [`flows`] and [`store`] (drained flows, by window) → [`route`] (records of a flow log) → [`sink`]. [`agent`] is the loop that
+//! drives them.
+
+pub mod agent;
+pub mod bpf;
+pub mod capture;
+pub mod cli;
+pub mod config;
+pub mod discovery;
+pub mod flows;
+mod lock;
+pub mod metrics;
+pub mod output;
+mod privileges;
+mod readiness;
+pub mod route;
+mod sink;
+mod sizing;
+pub mod slots;
+pub mod store;
+mod watch;
+pub mod window;
+mod windows;

@@ -1,0 +1,76 @@
+//! One agent per host: whoever holds the lock file's lock.
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Seek as _, Write as _},
+    path::Path,
+};
+
+use nix::fcntl::{Flock, FlockArg};
+use thiserror::Error;
+
+/// Why there is no lock.
+#[derive(Debug, Error)]
+pub enum LockError {
+    /// Another agent has it.
+    #[error("another flowlog-agent{} is running on this host: it holds {path}", pid.map_or_else(String::new, |pid| format!(" (process {pid})")))]
+    Held {
+        /// The lock file.
+        path: String,
+        /// Its process id, if the file tells.
+        pid: Option<u32>,
+    },
+    /// The file cannot be used.
+    #[error("cannot use the lock file {path}: {source}")]
+    Io {
+        /// The lock file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The lock, held while this lives. The kernel gives it up with the process, however that ends.
+#[derive(Debug)]
+pub struct HostLock(#[expect(dead_code, reason = "held for its effect")] Flock<File>);
+
+impl HostLock {
+    /// Takes the lock, and writes this process's id into the file.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`]; at once, without waiting.
+    pub fn take(path: &Path) -> Result<Self, LockError> {
+        let failed = |source| LockError::Io { path: path.display().to_string(), source };
+        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(failed)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut lock) => {
+                lock.set_len(0).map_err(failed)?;
+                lock.rewind().map_err(failed)?;
+                writeln!(lock, "{}", std::process::id()).map_err(failed)?;
+                Ok(Self(lock))
+            }
+            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+                let mut text = String::new();
+                let _ = file.read_to_string(&mut text);
+                Err(LockError::Held { path: path.display().to_string(), pid: text.trim().parse().ok() })
+            }
+            Err((_, error)) => Err(failed(error.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_lock_is_refused_by_name_and_a_released_one_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let lock = HostLock::take(&path).unwrap();
+        let error = HostLock::take(&path).unwrap_err();
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+        drop(lock);
+        HostLock::take(&path).unwrap();
+    }
+}

@@ -1,0 +1,6 @@
+//! `flowlog-agent`.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    flowlog_agent::cli::main()
+}

@@ -1,0 +1,56 @@
+//! What is written where: the flow logs of the configuration, under what the command line says.
+use std::{num::NonZeroU64, sync::Arc};
+
+use flowlog_model::{
+    field::{DEFAULT_FIELDS, EXTENDED_FIELDS},
+    flow_log::CaptureWindow,
+    format::Format,
+};
+
+use crate::{
+    config::{Destination, FlowLogConfig},
+    sink::{Output, Rendering},
+};
+
+/// The form of records on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputForm {
+    /// One JSON object a line, with all fields.
+    Json,
+    /// One line of fields separated by spaces.
+    Text,
+    /// A table for people.
+    Table,
+}
+
+/// What the command line says over the configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OutputOptions {
+    /// Write the records of all flow logs to standard output, in this form.
+    pub form: Option<OutputForm>,
+    /// Length of all windows.
+    pub window_seconds: Option<NonZeroU64>,
+}
+
+/// The outputs of flow logs.
+#[must_use]
+pub fn outputs(flow_logs: &[FlowLogConfig], options: &OutputOptions) -> Vec<Arc<Output>> {
+    flow_logs.iter().map(|flow_log| Arc::new(output(flow_log, options))).collect()
+}
+
+fn output(config: &FlowLogConfig, options: &OutputOptions) -> Output {
+    let mut flow_log = config.flow_log.clone();
+    if let Some(seconds) = options.window_seconds {
+        flow_log.window = CaptureWindow::from_seconds(seconds);
+    }
+    let (rendering, destination) = match options.form {
+        None => (Rendering::Lines(config.format.clone()), config.destination.clone()),
+        Some(OutputForm::Json) => {
+            let fields: Vec<_> = DEFAULT_FIELDS.into_iter().chain(EXTENDED_FIELDS).collect();
+            (Rendering::Lines(Format::json(&fields)), Destination::Stdout)
+        }
+        Some(OutputForm::Text) => (Rendering::Lines(Format::text(&DEFAULT_FIELDS)), Destination::Stdout),
+        Some(OutputForm::Table) => (Rendering::Table, Destination::Stdout),
+    };
+    Output { flow_log, rendering, destination }
+}

@@ -1,0 +1,162 @@
+//! Slots: the small numbers that stand for ENIs in the kernel's keys.
+//!
+//! A slot is given to an identity, not to a device: an ENI that moves to another device goes on in its slot. A slot is given out
+//! anew only after the last window that may name it is closed.
+use std::sync::Arc;
+
+use flowlog_common::MAX_ENIS;
+use flowlog_model::record::Eni;
+use thiserror::Error;
+
+/// There are more ENIs than the kernel's tables have room for.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("this host has more than {MAX_ENIS} ENIs, the most that an agent captures")]
+pub struct NoSlot;
+
+#[derive(Clone, Debug)]
+struct Slot {
+    eni: Arc<Eni>,
+    /// Devices captured under it now.
+    devices: usize,
+    /// Windows (of the longest kind) that have yet to close before it is free.
+    closes_left: u8,
+}
+
+/// The ENIs by slot.
+pub type EniTable = Vec<Option<Arc<Eni>>>;
+
+/// Gives slots out and takes them back.
+#[derive(Clone, Debug, Default)]
+pub struct Slots {
+    slots: Vec<Option<Slot>>,
+}
+
+impl Slots {
+    /// A slot for a device of an ENI; the one that it has, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// If all are taken.
+    pub fn take(&mut self, eni: &Eni) -> Result<u32, NoSlot> {
+        let taken = |slot: &Option<Slot>| slot.as_ref().is_some_and(|slot| *slot.eni == *eni);
+        let index = match self.slots.iter().position(taken).or_else(|| self.slots.iter().position(Option::is_none)) {
+            Some(index) => index,
+            None if self.slots.len() < MAX_ENIS as usize => {
+                self.slots.push(None);
+                self.slots.len() - 1
+            }
+            None => return Err(NoSlot),
+        };
+        let slot = self.slots.get_mut(index).ok_or(NoSlot)?;
+        slot.get_or_insert_with(|| Slot { eni: Arc::new(eni.clone()), devices: 0, closes_left: 0 }).devices += 1;
+        u32::try_from(index).map_err(|_| NoSlot)
+    }
+
+    /// A device for which a slot was taken is not captured after all.
+    pub fn cancel(&mut self, slot: u32) {
+        if let Some(entry) = self.slots.get_mut(slot as usize)
+            && let Some(slot) = entry
+        {
+            slot.devices = slot.devices.saturating_sub(1);
+            if slot.devices == 0 && slot.closes_left == 0 {
+                *entry = None;
+            }
+        }
+    }
+
+    /// A device of the slot's ENI is gone.
+    pub fn release(&mut self, slot: u32) {
+        if let Some(Some(slot)) = self.slots.get_mut(slot as usize) {
+            slot.devices = slot.devices.saturating_sub(1);
+            // The open window, and the one whose drain may be under way.
+            slot.closes_left = 2;
+        }
+    }
+
+    /// A window of the longest kind was closed and all earlier counters are drained.
+    pub fn window_closed(&mut self) {
+        for entry in &mut self.slots {
+            if let Some(slot) = entry
+                && slot.devices == 0
+            {
+                slot.closes_left = slot.closes_left.saturating_sub(1);
+                if slot.closes_left == 0 {
+                    *entry = None;
+                }
+            }
+        }
+    }
+
+    /// The ENIs that have a slot now.
+    #[must_use]
+    pub fn table(&self) -> EniTable {
+        self.slots.iter().map(|slot| slot.as_ref().map(|slot| Arc::clone(&slot.eni))).collect()
+    }
+
+    /// Whether a device of this ENI is captured now.
+    #[must_use]
+    pub fn is_captured(&self, eni_id: &str) -> bool {
+        self.slots.iter().flatten().any(|slot| slot.devices > 0 && slot.eni.eni_id == eni_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn eni(id: &str) -> Eni {
+        Eni {
+            eni_id: id.to_owned(),
+            vswitch_id: "vsw".to_owned(),
+            vm_id: None,
+            vpc_id: "vpc".to_owned(),
+            account_id: "1".to_owned(),
+            region: None,
+        }
+    }
+
+    #[test]
+    fn an_eni_keeps_its_slot_over_a_change_of_device() {
+        let mut slots = Slots::default();
+        let first = slots.take(&eni("a")).unwrap();
+        assert_ne!(slots.take(&eni("b")).unwrap(), first);
+        slots.release(first);
+        assert!(!slots.is_captured("a"));
+        assert_eq!(slots.take(&eni("a")).unwrap(), first);
+        assert!(slots.is_captured("a"));
+    }
+
+    #[test]
+    fn a_slot_is_not_given_out_anew_while_a_window_may_name_it() {
+        let mut slots = Slots::default();
+        let first = slots.take(&eni("a")).unwrap();
+        slots.release(first);
+        slots.window_closed();
+        assert_ne!(slots.take(&eni("b")).unwrap(), first);
+        assert_eq!(slots.table()[first as usize].as_ref().unwrap().eni_id, "a");
+        slots.window_closed();
+        assert_eq!(slots.take(&eni("c")).unwrap(), first);
+    }
+
+    #[test]
+    fn a_slot_that_was_never_used_leaves_no_trace() {
+        let mut slots = Slots::default();
+        let slot = slots.take(&eni("a")).unwrap();
+        slots.cancel(slot);
+        assert_eq!(slots.table().iter().flatten().count(), 0);
+        let slot = slots.take(&eni("a")).unwrap();
+        slots.release(slot);
+        let again = slots.take(&eni("a")).unwrap();
+        slots.cancel(again);
+        assert_eq!(slots.table().iter().flatten().count(), 1, "the open window may name it");
+    }
+
+    #[test]
+    fn slots_are_bounded() {
+        let mut slots = Slots::default();
+        for index in 0..MAX_ENIS {
+            assert_eq!(slots.take(&eni(&index.to_string())), Ok(index));
+        }
+        assert_eq!(slots.take(&eni("one more")), Err(NoSlot));
+    }
+}

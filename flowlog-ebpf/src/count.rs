@@ -1,0 +1,155 @@
+//! Counting: every IP packet ends in exactly one flow, or in the ENI's counters of what is in none.
+use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::ArrayOfMaps};
+use flowlog_common::{
+    EniCounters, FAMILY_V4, FAMILY_V6, FlowCounters, GENERATIONS, Volume,
+};
+
+use crate::{
+    atomic, eni, ipv4, ipv6,
+    link::{self, Network},
+    maps::{ACTIVE, ENIS, FLOWS_V4, FLOWS_V6, Flows, OCCUPANCY, WAKE},
+    packet::Packet,
+};
+
+/// Why a packet is in no flow.
+enum Aside {
+    MapFull,
+    Unparsable,
+    NotIp,
+}
+
+/// Counts a packet. Never fails, never changes the packet.
+#[inline(always)]
+pub fn packet<P: Packet>(packet: &P, direction: u8) {
+    let Some(&generation) = ACTIVE.get(0) else {
+        return;
+    };
+    match link::network(packet) {
+        Some(Network::V4(offset)) => match ipv4::read(packet, offset, direction) {
+            Some(counted) => {
+                let flow = Flow { generation, family: FAMILY_V4, direction, volume: counted.volume, tcp_flags: counted.tcp_flags };
+                flow.count(&FLOWS_V4, &counted.key);
+            }
+            None => unparsable(packet, offset, generation, direction),
+        },
+        Some(Network::V6(offset)) => match ipv6::read(packet, offset, direction) {
+            Some(counted) => {
+                let flow = Flow { generation, family: FAMILY_V6, direction, volume: counted.volume, tcp_flags: counted.tcp_flags };
+                flow.count(&FLOWS_V6, &counted.key);
+            }
+            None => unparsable(packet, offset, generation, direction),
+        },
+        Some(Network::Other) => aside(Aside::NotIp, one(packet.octets()), generation, direction),
+        None => aside(Aside::Unparsable, one(packet.octets()), generation, direction),
+    }
+}
+
+#[inline(always)]
+fn one(octets: u32) -> Volume {
+    Volume { packets: 1, bytes: u64::from(octets) }
+}
+
+/// What is unparsable has no length that could be believed, so all octets from the network layer on are counted.
+#[inline(always)]
+fn unparsable<P: Packet>(packet: &P, offset: u32, generation: u32, direction: u8) {
+    aside(Aside::Unparsable, one(packet.octets() - offset), generation, direction);
+}
+
+/// What is to be added to a flow.
+struct Flow {
+    generation: u32,
+    family: u32,
+    direction: u8,
+    volume: Volume,
+    tcp_flags: u8,
+}
+
+impl Flow {
+    #[inline(always)]
+    fn count<K>(&self, flows: &ArrayOfMaps<Flows<K>, GENERATIONS>, key: &K) {
+        let Some(map) = flows.get(self.generation) else {
+            return self.map_full();
+        };
+        if let Some(counters) = map.get_ptr_mut(key) {
+            return self.add(counters);
+        }
+        let first = FlowCounters {
+            packets: self.volume.packets,
+            bytes: self.volume.bytes,
+            tcp_flags: u64::from(self.tcp_flags),
+        };
+        if map.insert(key, &first, u64::from(BPF_NOEXIST)).is_ok() {
+            return self.inserted();
+        }
+        // Another CPU was first with this flow, or there is no room.
+        match map.get_ptr_mut(key) {
+            Some(counters) => self.add(counters),
+            None => self.map_full(),
+        }
+    }
+
+    #[inline(always)]
+    fn add(&self, counters: *mut FlowCounters) {
+        // SAFETY: a live map value: entries of the active generation are never deleted.
+        unsafe {
+            atomic::add(&raw mut (*counters).packets, self.volume.packets);
+            atomic::add(&raw mut (*counters).bytes, self.volume.bytes);
+            let flags = u64::from(self.tcp_flags);
+            // Most packets bring no new flag, and a read is cheaper than a locked write.
+            if (*counters).tcp_flags & flags != flags {
+                atomic::or(&raw mut (*counters).tcp_flags, flags);
+            }
+        }
+    }
+
+    /// Tells user space once when the map passes half full.
+    #[inline(always)]
+    fn inserted(&self) {
+        let Some(occupancy) = OCCUPANCY.get_ptr_mut(self.generation * 2 + self.family) else {
+            return;
+        };
+        // SAFETY: a live map value; `wake_at` is written by user space only while the generation is still.
+        unsafe {
+            if atomic::fetch_increment(&raw mut (*occupancy).flows) + 1 == (*occupancy).wake_at {
+                // Were the ring full, user space would have been woken already.
+                let _ = WAKE.output(&u64::from(self.generation), 0);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn map_full(&self) {
+        aside(Aside::MapFull, self.volume, self.generation, self.direction);
+    }
+}
+
+#[inline(always)]
+fn aside(why: Aside, volume: Volume, generation: u32, direction: u8) {
+    let index = eni::slot() * 2 + u32::from(direction);
+    let Some(counters) = ENIS.get_value_ptr_mut(generation, &index) else {
+        return;
+    };
+    // SAFETY: a live map value.
+    unsafe {
+        let counter = match why {
+            Aside::MapFull => &raw mut (*counters).map_full,
+            Aside::Unparsable => &raw mut (*counters).unparsable,
+            Aside::NotIp => &raw mut (*counters).not_ip,
+        };
+        add_volume(counter, volume);
+    }
+}
+
+/// # Safety
+///
+/// `counter` points into a live map value.
+#[inline(always)]
+unsafe fn add_volume(counter: *mut Volume, volume: Volume) {
+    // SAFETY: the caller's.
+    unsafe {
+        atomic::add(&raw mut (*counter).packets, volume.packets);
+        atomic::add(&raw mut (*counter).bytes, volume.bytes);
+    }
+}
+
+const _: () = assert!(size_of::<EniCounters>() == 3 * size_of::<Volume>());

@@ -1,0 +1,41 @@
+//! Super-packets: what the wire would carry of a packet that is segmented later (GSO) or was merged before (GRO).
+use flowlog_common::Volume;
+
+use crate::{
+    packet::{Packet, Segments},
+    transport::Transport,
+};
+
+/// The volume of a datagram of `octets` whose network header begins at `network` and transport header at `payload`: each
+/// segment after the first repeats the headers.
+#[inline(always)]
+pub fn volume<P: Packet>(
+    _packet: &P,
+    segments: Segments,
+    network: u32,
+    payload: u32,
+    _protocol: u8,
+    transport: &Transport,
+    octets: u32,
+) -> Volume {
+    let headers = payload - network + transport.header_octets;
+    let carried = octets.saturating_sub(headers);
+    let packets = match segments {
+        Segments::One => 1,
+        Segments::OfPayload(size) => div_ceil(carried, size),
+        Segments::Count(count) => count,
+        Segments::OfDatagram(size) if size > headers => div_ceil(carried, size - headers),
+        Segments::OfDatagram(_) => 1,
+    }
+    .max(1);
+    Volume {
+        packets: u64::from(packets),
+        bytes: u64::from(octets) + u64::from(packets - 1) * u64::from(headers),
+    }
+}
+
+/// Rounds up. A plain division would bring in a panic for a divisor of 0, which the verifier refuses.
+#[inline(always)]
+fn div_ceil(dividend: u32, divisor: u32) -> u32 {
+    (dividend + divisor - 1).checked_div(divisor).unwrap_or(1)
+}

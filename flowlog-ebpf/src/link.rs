@@ -1,0 +1,58 @@
+//! The link layer: where the network layer begins, and which one it is.
+use crate::{
+    eni,
+    packet::{MAX_OFFSET, Packet},
+};
+
+/// Stacked VLAN tags that are read; a frame with more is counted as unparsable.
+const MAX_VLAN_TAGS: usize = 4;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_8021Q: u16 = 0x8100;
+const ETHERTYPE_8021AD: u16 = 0x88a8;
+/// QinQ as it was before 802.1ad.
+const ETHERTYPE_QINQ: u16 = 0x9100;
+
+/// The network layer of a frame and the offset at which it begins.
+pub enum Network {
+    V4(u32),
+    V6(u32),
+    Other,
+}
+
+/// Finds the network layer. `None` if the frame ends before it says what it is.
+///
+/// A tag that the device has taken off the frame (offloaded) is not there any more, and what follows the addresses is then the
+/// type of what it carried; so only tags in the frame need reading.
+#[inline(always)]
+pub fn network<P: Packet>(packet: &P) -> Option<Network> {
+    if !eni::has_ethernet_header() {
+        let [first] = packet.read::<[u8; 1]>(0)?;
+        return Some(match first >> 4 {
+            4 => Network::V4(0),
+            6 => Network::V6(0),
+            _ => Network::Other,
+        });
+    }
+    let mut offset = 14;
+    let mut ethertype = u16::from_be_bytes(packet.read(12)?);
+    for _ in 0..MAX_VLAN_TAGS {
+        if !is_vlan(ethertype) {
+            break;
+        }
+        ethertype = u16::from_be_bytes(packet.read(offset + 2)?);
+        offset = (offset + 4) & MAX_OFFSET;
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 => Some(Network::V4(offset)),
+        ETHERTYPE_IPV6 => Some(Network::V6(offset)),
+        tag if is_vlan(tag) => None,
+        _ => Some(Network::Other),
+    }
+}
+
+#[inline(always)]
+fn is_vlan(ethertype: u16) -> bool {
+    matches!(ethertype, ETHERTYPE_8021Q | ETHERTYPE_8021AD | ETHERTYPE_QINQ)
+}

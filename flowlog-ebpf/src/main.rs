@@ -1,0 +1,56 @@
+//! Flowlog's BPF programs.
+//!
+//! One observer per ENI and device direction: it reads a packet's headers, adds it to its flow's counters and lets it go on
+//! untouched. The programs of an ENI are loaded for that ENI alone, with the constants of [`eni`] filled in.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "core for BPF has no atomic types that can add; the intrinsic is one locked instruction")]
+
+mod atomic;
+mod count;
+mod eni;
+mod fragment;
+mod gso;
+mod ipv4;
+mod ipv6;
+mod link;
+mod maps;
+mod packet;
+mod transport;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+
+use crate::packet::{Skb, XdpFrame};
+
+/// TC program for what the device receives.
+#[classifier]
+pub fn flowlog_ingress(ctx: TcContext) -> i32 {
+    count::packet(&Skb::new(&ctx), eni::direction_of_ingress());
+    // Never OK: that would end the chain, and programs behind this one would see nothing.
+    TC_ACT_UNSPEC
+}
+
+/// TC program for what the device sends.
+#[classifier]
+pub fn flowlog_egress(ctx: TcContext) -> i32 {
+    count::packet(&Skb::new(&ctx), eni::direction_of_egress());
+    TC_ACT_UNSPEC
+}
+
+/// XDP program for what the device receives, instead of [`flowlog_ingress`].
+#[xdp(frags)]
+pub fn flowlog_xdp(ctx: XdpContext) -> u32 {
+    count::packet(&XdpFrame::new(&ctx), eni::direction_of_ingress());
+    XDP_PASS
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // No code path of these programs can panic, and the verifier would refuse one that could.
+    loop {}
+}

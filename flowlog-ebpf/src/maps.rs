@@ -1,0 +1,46 @@
+//! The maps. User space pins them and shares them among the programs of all ENIs.
+//!
+//! Counters come in two generations: the active one, into which every program counts, and the still one, which user space
+//! reads. A program reads `ACTIVE` once per packet, so that all that it counts of the packet is in one generation.
+use aya_ebpf::{
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, RingBuf},
+    macros::btf_map,
+};
+use flowlog_common::{
+    EniCounters, FAMILIES, FlowCounters, FlowKeyV4, FlowKeyV6, FragmentKey, FragmentPorts, GENERATIONS, MAX_ENIS,
+    MAX_FRAGMENTED_DATAGRAMS, Occupancy, WAKE_RING_BYTES,
+};
+
+/// A flow map of one generation. User space makes the real ones, of a size that follows the traffic.
+pub type Flows<K> = HashMap<K, FlowCounters, 1>;
+
+/// What is in no flow, by ENI and direction, of one generation.
+pub type Enis = Array<EniCounters, { MAX_ENIS as usize * 2 }>;
+
+/// The active generation, 0 or 1.
+#[btf_map]
+pub static ACTIVE: Array<u32, 1> = Array::new();
+
+/// IPv4 flows, by generation.
+#[btf_map]
+pub static FLOWS_V4: ArrayOfMaps<Flows<FlowKeyV4>, GENERATIONS> = ArrayOfMaps::new();
+
+/// IPv6 flows, by generation.
+#[btf_map]
+pub static FLOWS_V6: ArrayOfMaps<Flows<FlowKeyV6>, GENERATIONS> = ArrayOfMaps::new();
+
+/// What is in no flow, by generation.
+#[btf_map]
+pub static ENIS: ArrayOfMaps<Enis, GENERATIONS> = ArrayOfMaps::new();
+
+/// How full the flow maps are, by `generation * 2 + family`.
+#[btf_map]
+pub static OCCUPANCY: Array<Occupancy, { GENERATIONS * FAMILIES }> = Array::new();
+
+/// Tells user space that a flow map has passed half full.
+#[btf_map]
+pub static WAKE: RingBuf<u64, { WAKE_RING_BYTES as usize }> = RingBuf::new();
+
+/// First fragments, for the ports of the later ones. It may forget: a later fragment is then counted with ports 0.
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, { MAX_FRAGMENTED_DATAGRAMS as usize }> = LruHashMap::new();

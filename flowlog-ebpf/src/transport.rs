@@ -1,0 +1,55 @@
+//! The transport layer: what of it is in a record.
+use crate::packet::Packet;
+
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+const DCCP: u8 = 33;
+pub const SCTP: u8 = 132;
+const UDP_LITE: u8 = 136;
+
+/// What a record has of the transport layer.
+#[derive(Clone, Copy)]
+pub struct Transport {
+    pub src_port: [u8; 2],
+    pub dst_port: [u8; 2],
+    /// TCP's flags as they are in its header, 0 for others.
+    pub tcp_flags: u8,
+    /// Octets of the transport header, as far as a super-packet's segments repeat it.
+    pub header_octets: u32,
+}
+
+impl Transport {
+    pub const NONE: Self = Self { src_port: [0; 2], dst_port: [0; 2], tcp_flags: 0, header_octets: 0 };
+}
+
+/// Reads the transport header at `offset` of a datagram that ends at `end`. `None` if it ends before the ports do.
+#[inline(always)]
+pub fn read<P: Packet>(packet: &P, protocol: u8, offset: u32, end: u32) -> Option<Transport> {
+    match protocol {
+        TCP => tcp(packet, offset, end),
+        UDP | UDP_LITE => ports(packet, offset, end, 8),
+        SCTP | DCCP => ports(packet, offset, end, 12),
+        _ => Some(Transport::NONE),
+    }
+}
+
+#[inline(always)]
+fn ports<P: Packet>(packet: &P, offset: u32, end: u32, header_octets: u32) -> Option<Transport> {
+    if offset + 4 > end {
+        return None;
+    }
+    let [s0, s1, d0, d1] = packet.read::<[u8; 4]>(offset)?;
+    Some(Transport { src_port: [s0, s1], dst_port: [d0, d1], tcp_flags: 0, header_octets })
+}
+
+#[inline(always)]
+fn tcp<P: Packet>(packet: &P, offset: u32, end: u32) -> Option<Transport> {
+    let mut transport = ports(packet, offset, end, 20)?;
+    // A first fragment may end within the header; then the flags stay unknown.
+    if offset + 14 <= end {
+        let [data_offset, flags] = packet.read::<[u8; 2]>(offset + 12)?;
+        transport.tcp_flags = flags;
+        transport.header_octets = u32::from(data_offset >> 4) * 4;
+    }
+    Some(transport)
+}

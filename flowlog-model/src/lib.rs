@@ -1,0 +1,23 @@
+//! Flowlog's domain, pure and without I/O: it is given text and values, and gives values and bytes.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`record`] | the flow log record and the identity of an ENI |
+//! | [`field`] | the names and the order of a record's fields |
+//! | [`mod@format`], [`template`] | records as JSON lines and as text |
+//! | [`flow_log`] | the flow log resource: what it captures, and which records it takes |
+//! | [`inventory`], [`glob`] | which device is which ENI |
+//! | [`input`] | reading TOML, with errors of one sentence that name file, line and key |
+//! | [`text`] | values that are written as text, and what is allowed of them |
+#![forbid(unsafe_code)]
+
+mod address;
+pub mod field;
+pub mod flow_log;
+pub mod format;
+pub mod glob;
+pub mod input;
+pub mod inventory;
+pub mod record;
+pub mod template;
+pub mod text;
