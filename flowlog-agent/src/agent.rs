@@ -7,11 +7,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use flowlog_model::{
-    flow_log::Status,
-    input::InputError,
-    inventory::Inventory,
-};
+use flowlog_model::{flow_log::Status, input::InputError, inventory::Inventory};
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -89,7 +85,10 @@ impl AgentError {
     /// Whether the user can mend it in the configuration or the inventory.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Inventory(_) | Self::ReadInventory { .. })
+        matches!(
+            self,
+            Self::Config(_) | Self::Inventory(_) | Self::ReadInventory { .. }
+        )
     }
 }
 
@@ -109,8 +108,13 @@ struct Clock {
 
 impl Clock {
     fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Now { wall, monotonic: self.started.elapsed() }
+        let wall = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Now {
+            wall,
+            monotonic: self.started.elapsed(),
+        }
     }
 }
 
@@ -204,21 +208,43 @@ impl Agent {
     ) -> Result<Self, AgentError> {
         let system = |what| move |source| AgentError::System { what, source };
         let signals = Signals::new().map_err(system("handle signals"))?;
-        let namespaces: BTreeSet<String> = inventory.namespaces().into_iter().map(str::to_owned).collect();
-        let settings = Settings { namespaces, ..Settings::default() };
-        let capture =
-            Capture::new(pin_folder.to_owned(), settings.namespace_folder.clone(), &config.capture, inventory)?;
+        let namespaces: BTreeSet<String> = inventory
+            .namespaces()
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        let settings = Settings {
+            namespaces,
+            ..Settings::default()
+        };
+        let capture = Capture::new(
+            pin_folder.to_owned(),
+            settings.namespace_folder.clone(),
+            &config.capture,
+            inventory,
+        )?;
         let scrapes = match config.metrics.listen {
-            Some(listen) => Some(metrics::serve(listen).await.map_err(|source| AgentError::Metrics { listen, source })?),
+            Some(listen) => Some(
+                metrics::serve(listen)
+                    .await
+                    .map_err(|source| AgentError::Metrics { listen, source })?,
+            ),
             None => None,
         };
         privileges::keep_only(&privileges::needed(!settings.namespaces.is_empty()))?;
         let (events, sink_events) = mpsc::unbounded_channel();
         let outputs = output::outputs(&config.flow_logs, &options.output);
-        let clock = Clock { started: Instant::now() };
-        let windows = Windows::new(&outputs, config.capture.max_flows_per_window as usize, clock.now());
+        let clock = Clock {
+            started: Instant::now(),
+        };
+        let windows = Windows::new(
+            &outputs,
+            config.capture.max_flows_per_window as usize,
+            clock.now(),
+        );
         Ok(Self {
-            inventory_watch: FileWatch::new(&config.inventory).map_err(system("watch the inventory"))?,
+            inventory_watch: FileWatch::new(&config.inventory)
+                .map_err(system("watch the inventory"))?,
             config_path: config_path.to_owned(),
             wake: Wake::open(pin_folder)?,
             discovery: Discovery::start(settings)?,
@@ -246,7 +272,9 @@ impl Agent {
                 Event::RetryDue => self.capture.retry(self.clock.now().monotonic),
                 Event::InventoryChanged => self.reload_inventory(),
                 Event::Reload => self.reload(),
-                Event::Sink(SinkEvent::Written { flow_log, records }) => self.metrics.written(flow_log, records),
+                Event::Sink(SinkEvent::Written { flow_log, records }) => {
+                    self.metrics.written(flow_log, records)
+                }
                 Event::Sink(SinkEvent::StdoutClosed) => {
                     tracing::info!("nobody reads standard output any more");
                     return Ok(());
@@ -286,7 +314,9 @@ impl Agent {
     fn device_event(&mut self, event: DeviceEvent) {
         let now = self.clock.now().monotonic;
         match event {
-            DeviceEvent::Appeared(device) | DeviceEvent::Changed(device) => self.capture.device(device, now),
+            DeviceEvent::Appeared(device) | DeviceEvent::Changed(device) => {
+                self.capture.device(device, now)
+            }
             DeviceEvent::Vanished(key) => self.capture.vanished(key, now),
             DeviceEvent::NamespaceUnavailable { name, reason } => {
                 tracing::warn!(namespace = name, "cannot be watched: {reason}");
@@ -299,10 +329,18 @@ impl Agent {
     fn drain(&mut self, closing: bool) -> Result<(), AgentError> {
         let began = self.clock.now();
         let drain = self.capture.drain(closing)?;
-        self.metrics.drained(&drain, &self.capture, (self.clock.now().monotonic - began.monotonic).as_secs_f64(), !closing);
+        self.metrics.drained(
+            &drain,
+            &self.capture,
+            (self.clock.now().monotonic - began.monotonic).as_secs_f64(),
+            !closing,
+        );
         self.windows.add(&SharedDrain::from(drain.drained));
         if closing {
-            for (closed, is_longest) in self.windows.close_due(self.clock.now(), &self.capture.enis()) {
+            for (closed, is_longest) in self
+                .windows
+                .close_due(self.clock.now(), &self.capture.enis())
+            {
                 self.deliver(&Arc::new(closed));
                 if is_longest {
                     self.capture.window_closed();
@@ -316,7 +354,8 @@ impl Agent {
         self.metrics.window_closed();
         for output in &self.outputs {
             let wanted = output.flow_log.window.seconds() == closed.length_seconds;
-            if wanted && output.flow_log.status == Status::Active
+            if wanted
+                && output.flow_log.status == Status::Active
                 && let Err(error) = self.sinks.write(output, &closed.window)
             {
                 tracing::error!(flow_log = output.flow_log.name.as_str(), %error, "cannot start its sink");
@@ -333,7 +372,10 @@ impl Agent {
         }
         let drain = self.capture.drain(true)?;
         self.windows.add(&SharedDrain::from(drain.drained));
-        for closed in self.windows.close_all(self.clock.now(), &self.capture.enis()) {
+        for closed in self
+            .windows
+            .close_all(self.clock.now(), &self.capture.enis())
+        {
             self.deliver(&Arc::new(closed));
         }
         Ok(())
@@ -343,9 +385,16 @@ impl Agent {
         match load_inventory(&self.config.inventory) {
             Ok(inventory) => {
                 tracing::info!("the inventory has changed");
-                self.discovery.set_namespaces(inventory.namespaces().into_iter().map(str::to_owned).collect());
+                self.discovery.set_namespaces(
+                    inventory
+                        .namespaces()
+                        .into_iter()
+                        .map(str::to_owned)
+                        .collect(),
+                );
                 let devices: Vec<Device> = self.discovery.devices().cloned().collect();
-                self.capture.set_inventory(inventory, devices, self.clock.now().monotonic);
+                self.capture
+                    .set_inventory(inventory, devices, self.clock.now().monotonic);
             }
             Err(error) => tracing::error!("{error}; the inventory stays as it was"),
         }
@@ -355,9 +404,14 @@ impl Agent {
         self.reload_inventory();
         match Config::load(&self.config_path) {
             Ok(config) => {
-                let restart_needed = Config { flow_logs: self.config.flow_logs.clone(), ..config.clone() } != self.config;
+                let restart_needed = Config {
+                    flow_logs: self.config.flow_logs.clone(),
+                    ..config.clone()
+                } != self.config;
                 if restart_needed {
-                    tracing::warn!("of the configuration, only the flow logs are taken over; the rest takes a restart");
+                    tracing::warn!(
+                        "of the configuration, only the flow logs are taken over; the rest takes a restart"
+                    );
                 }
                 self.config.flow_logs = config.flow_logs;
                 self.outputs = output::outputs(&self.config.flow_logs, &self.options.output);
@@ -382,10 +436,15 @@ async fn next_scrape(scrapes: &mut Option<mpsc::Receiver<Scrape>>) -> Option<Scr
 ///
 /// If it cannot be read, is too large or says what is not allowed.
 pub fn load_inventory(path: &Path) -> Result<Inventory, AgentError> {
-    let read_error = |source| AgentError::ReadInventory { path: path.to_owned(), source };
+    let read_error = |source| AgentError::ReadInventory {
+        path: path.to_owned(),
+        source,
+    };
     let length = std::fs::metadata(path).map_err(read_error)?.len();
     if length > MAX_INVENTORY_BYTES {
-        return Err(read_error(io::Error::other(format!("it is larger than {MAX_INVENTORY_BYTES} bytes"))));
+        return Err(read_error(io::Error::other(format!(
+            "it is larger than {MAX_INVENTORY_BYTES} bytes"
+        ))));
     }
     let text = std::fs::read_to_string(path).map_err(read_error)?;
     Ok(Inventory::parse(&text, &path.display().to_string())?)

@@ -8,7 +8,10 @@ use std::{
 use flowlog_model::inventory::{self, DeviceIdentity, EniEntry, Inventory, Match, Side};
 
 use crate::{
-    bpf::{self, AttachPlan, BpfError, Counters, EniConstants, Fill, Hook, MapSizes, Observer, RunStats, Target},
+    bpf::{
+        self, AttachPlan, BpfError, Counters, EniConstants, Fill, Hook, MapSizes, Observer,
+        RunStats, Target,
+    },
     config::CaptureConfig,
     discovery::{Device, DeviceKey, in_namespace},
     flows::{Flow, Run},
@@ -83,7 +86,12 @@ impl Capture {
     /// # Errors
     ///
     /// The kernel's.
-    pub fn new(pin_folder: PathBuf, namespaces: PathBuf, config: &CaptureConfig, inventory: Inventory) -> Result<Self, BpfError> {
+    pub fn new(
+        pin_folder: PathBuf,
+        namespaces: PathBuf,
+        config: &CaptureConfig,
+        inventory: Inventory,
+    ) -> Result<Self, BpfError> {
         let sizing = Sizing::new(config.flow_map_min_entries, config.flow_map_max_entries);
         Ok(Self {
             counters: Counters::create(&pin_folder, sizing.sizes())?,
@@ -120,7 +128,15 @@ impl Capture {
             Ok(None) => {}
             Err(reason) => {
                 tracing::warn!(device = device.name, "not captured: {reason}");
-                self.waiting.insert(device.key, Waiting { device, reason, retry_at: None, wait: RETRY_FIRST });
+                self.waiting.insert(
+                    device.key,
+                    Waiting {
+                        device,
+                        reason,
+                        retry_at: None,
+                        wait: RETRY_FIRST,
+                    },
+                );
             }
         }
     }
@@ -133,7 +149,12 @@ impl Capture {
     }
 
     /// Follows another inventory. `devices` are those that are known.
-    pub fn set_inventory(&mut self, inventory: Inventory, devices: impl IntoIterator<Item = Device>, now: Duration) {
+    pub fn set_inventory(
+        &mut self,
+        inventory: Inventory,
+        devices: impl IntoIterator<Item = Device>,
+        now: Duration,
+    ) {
         self.inventory = inventory;
         for device in devices {
             self.device(device, now);
@@ -143,7 +164,10 @@ impl Capture {
     /// When the next retry is due, on the monotonic clock.
     #[must_use]
     pub fn next_retry(&self) -> Option<Duration> {
-        self.waiting.values().filter_map(|waiting| waiting.retry_at).min()
+        self.waiting
+            .values()
+            .filter_map(|waiting| waiting.retry_at)
+            .min()
     }
 
     /// Tries devices again whose time has come.
@@ -162,14 +186,22 @@ impl Capture {
             if let Some(waiting) = self.waiting.remove(&key)
                 && let Ok(Some(entry)) = match_device(&self.inventory, &waiting.device)
             {
-                self.attach(waiting.device, entry, (waiting.wait * 2).min(RETRY_LONGEST), now);
+                self.attach(
+                    waiting.device,
+                    entry,
+                    (waiting.wait * 2).min(RETRY_LONGEST),
+                    now,
+                );
             }
         }
     }
 
     fn attach(&mut self, device: Device, entry: EniEntry, wait: Duration, now: Duration) {
         let attached = if self.slots.is_captured(&entry.eni.eni_id) {
-            Err(format!("{} is captured on another device already", entry.eni.eni_id))
+            Err(format!(
+                "{} is captured on another device already",
+                entry.eni.eni_id
+            ))
         } else {
             self.try_attach(&device, &entry)
         };
@@ -184,24 +216,46 @@ impl Capture {
                     ingress.as_str(),
                     egress.as_str()
                 );
-                self.captured.insert(device.key, Captured { device, entry, slot, observer });
+                self.captured.insert(
+                    device.key,
+                    Captured {
+                        device,
+                        entry,
+                        slot,
+                        observer,
+                    },
+                );
             }
             Err(reason) => {
                 tracing::warn!(eni = entry.eni.eni_id, device = device.name, retry = ?wait, "not captured: {reason}");
-                self.waiting.insert(device.key, Waiting { device, reason, retry_at: Some(now + wait), wait });
+                self.waiting.insert(
+                    device.key,
+                    Waiting {
+                        device,
+                        reason,
+                        retry_at: Some(now + wait),
+                        wait,
+                    },
+                );
             }
         }
     }
 
     fn try_attach(&mut self, device: &Device, entry: &EniEntry) -> Result<(u32, Observer), String> {
-        let slot = self.slots.take(&entry.eni).map_err(|error| error.to_string())?;
+        let slot = self
+            .slots
+            .take(&entry.eni)
+            .map_err(|error| error.to_string())?;
         let constants = EniConstants {
             slot,
             host_side: entry.side == Side::Host,
             ethernet: LINK_TYPES_WITH_ETHERNET.contains(&device.link_type),
             xdp_mtu: 0,
         };
-        let plan = AttachPlan { xdp: entry.hook == inventory::Hook::Xdp, ..self.plan };
+        let plan = AttachPlan {
+            xdp: entry.hook == inventory::Hook::Xdp,
+            ..self.plan
+        };
         let attached = in_namespace(&device.namespace_ref(&self.namespaces), || {
             bpf::remove_leftovers(target(device));
             Observer::attach(&self.pin_folder, constants, target(device), plan)
@@ -220,13 +274,25 @@ impl Capture {
     }
 
     fn release(&mut self, key: DeviceKey) {
-        let Some(Captured { device, entry, slot, observer }) = self.captured.remove(&key) else {
+        let Some(Captured {
+            device,
+            entry,
+            slot,
+            observer,
+        }) = self.captured.remove(&key)
+        else {
             return;
         };
-        tracing::info!(eni = entry.eni.eni_id, device = device.name, "no longer captured");
+        tracing::info!(
+            eni = entry.eni.eni_id,
+            device = device.name,
+            "no longer captured"
+        );
         self.slots.release(slot);
         // Where the namespace is gone, so is the device, and its programs went with it.
-        let _ = in_namespace(&device.namespace_ref(&self.namespaces), || observer.detach(target(&device)));
+        let _ = in_namespace(&device.namespace_ref(&self.namespaces), || {
+            observer.detach(target(&device))
+        });
     }
 
     /// Takes all programs off.
@@ -247,17 +313,33 @@ impl Capture {
         let fill = self.counters.fill(&still)?;
         let mut v4 = Vec::with_capacity(usize::try_from(fill.v4).unwrap_or(0));
         self.counters.read_v4(&still, |keys, counters| {
-            v4.extend(keys.iter().zip(counters).map(|(key, counters)| Flow::new(*key, counters)));
+            v4.extend(
+                keys.iter()
+                    .zip(counters)
+                    .map(|(key, counters)| Flow::new(*key, counters)),
+            );
         })?;
         let mut v6 = Vec::with_capacity(usize::try_from(fill.v6).unwrap_or(0));
         self.counters.read_v6(&still, |keys, counters| {
-            v6.extend(keys.iter().zip(counters).map(|(key, counters)| Flow::new(*key, counters)));
+            v6.extend(
+                keys.iter()
+                    .zip(counters)
+                    .map(|(key, counters)| Flow::new(*key, counters)),
+            );
         })?;
         let enis = self.counters.read_enis(&still)?;
         let sizes = self.sizing.drained(fill, window_closed);
         self.counters.renew(still, sizes)?;
-        let drained = Drained { v4: Run::from_distinct(v4), v6: Run::from_distinct(v6), enis };
-        Ok(Drain { drained, fill, sizes: self.counters.sizes_of_active() })
+        let drained = Drained {
+            v4: Run::from_distinct(v4),
+            v6: Run::from_distinct(v6),
+            enis,
+        };
+        Ok(Drain {
+            drained,
+            fill,
+            sizes: self.counters.sizes_of_active(),
+        })
     }
 
     /// How full the active maps are, and their sizes.
@@ -266,7 +348,10 @@ impl Capture {
     ///
     /// The kernel's.
     pub fn fill(&self) -> Result<(Fill, MapSizes), BpfError> {
-        Ok((self.counters.fill_of_active()?, self.counters.sizes_of_active()))
+        Ok((
+            self.counters.fill_of_active()?,
+            self.counters.sizes_of_active(),
+        ))
     }
 
     /// The ENIs by slot, as they are captured or were in the open window.
@@ -296,12 +381,18 @@ impl Capture {
 
     /// Devices that should be captured and are not: name and reason.
     pub fn waiting(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.waiting.values().map(|waiting| (waiting.device.name.as_str(), waiting.reason.as_str()))
+        self.waiting
+            .values()
+            .map(|waiting| (waiting.device.name.as_str(), waiting.reason.as_str()))
     }
 }
 
 fn target(device: &Device) -> Target<'_> {
-    Target { index: device.key.index, name: &device.name, mtu: device.mtu }
+    Target {
+        index: device.key.index,
+        name: &device.name,
+        mtu: device.mtu,
+    }
 }
 
 /// Where an entry stands in the file does not matter.
@@ -324,6 +415,9 @@ pub fn match_device(inventory: &Inventory, device: &Device) -> Result<Option<Eni
     match inventory.find(&identity) {
         Match::One(entry) => Ok(Some(entry.clone())),
         Match::None => Ok(None),
-        Match::Ambiguous(enis) => Err(format!("the inventory says that it is each of {}", enis.join(", "))),
+        Match::Ambiguous(enis) => Err(format!(
+            "the inventory says that it is each of {}",
+            enis.join(", ")
+        )),
     }
 }

@@ -58,7 +58,11 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("flowlog-agent: {error}");
-            if error.is_configuration() { ExitCode::from(EXIT_CONFIGURATION) } else { ExitCode::FAILURE }
+            if error.is_configuration() {
+                ExitCode::from(EXIT_CONFIGURATION)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -66,12 +70,18 @@ pub fn main() -> ExitCode {
 fn run(arguments: &RunArguments) -> Result<(), AgentError> {
     let options = RunOptions {
         windows: arguments.windows,
-        output: OutputOptions { form: arguments.output, window_seconds: arguments.window },
+        output: OutputOptions {
+            form: arguments.output,
+            window_seconds: arguments.window,
+        },
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| AgentError::System { what: "start the runtime", source })?;
+        .map_err(|source| AgentError::System {
+            what: "start the runtime",
+            source,
+        })?;
     runtime.block_on(agent::run(&arguments.config, &options))
 }
 
@@ -89,12 +99,20 @@ fn start_tracing() {
 
 fn parse_window(text: &str) -> Result<NonZeroU64, String> {
     const LONGEST_SECONDS: u64 = 3600;
-    let allowed = || format!("{text:?} is no window: allowed are whole seconds or minutes up to an hour, as 5s or 1m");
+    let allowed = || {
+        format!(
+            "{text:?} is no window: allowed are whole seconds or minutes up to an hour, as 5s or 1m"
+        )
+    };
     let (number, unit) = match (text.strip_suffix('s'), text.strip_suffix('m')) {
         (Some(number), _) => (number, 1),
         (_, Some(number)) => (number, 60),
         _ => return Err(allowed()),
     };
-    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|seconds| *seconds <= LONGEST_SECONDS);
+    let seconds = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|seconds| *seconds <= LONGEST_SECONDS);
     seconds.and_then(NonZeroU64::new).ok_or_else(allowed)
 }

@@ -50,7 +50,12 @@ impl<K: FlowKey> Flow<K> {
     #[must_use]
     pub fn new(key: K, counters: &FlowCounters) -> Self {
         // Flags are one octet of the header; the kernel's word is wide only for the sake of atomic access.
-        Self { key, tcp_flags: counters.tcp_flags as u32, packets: counters.packets, bytes: counters.bytes }
+        Self {
+            key,
+            tcp_flags: counters.tcp_flags as u32,
+            packets: counters.packets,
+            bytes: counters.bytes,
+        }
     }
 
     fn absorb(&mut self, other: &Self) {
@@ -89,7 +94,8 @@ impl<K: FlowKey> Run<K> {
     #[must_use]
     pub fn merged(&self, newer: &Self, limit: usize, mut skip: impl FnMut(&Flow<K>)) -> Self {
         let mut room = limit.saturating_sub(self.0.len());
-        let mut merged = Vec::with_capacity((self.0.len() + newer.0.len()).min(limit.max(self.0.len())));
+        let mut merged =
+            Vec::with_capacity((self.0.len() + newer.0.len()).min(limit.max(self.0.len())));
         let (mut old, mut new) = (self.0.iter().peekable(), newer.0.iter().peekable());
         loop {
             let order = match (old.peek(), new.peek()) {
@@ -123,7 +129,9 @@ impl<K: FlowKey> Run<K> {
 }
 
 /// The flows of several runs, in order of their keys, each key once.
-pub fn merge<'r, K: FlowKey + 'r>(runs: impl IntoIterator<Item = &'r Run<K>>) -> impl Iterator<Item = Flow<K>> {
+pub fn merge<'r, K: FlowKey + 'r>(
+    runs: impl IntoIterator<Item = &'r Run<K>>,
+) -> impl Iterator<Item = Flow<K>> {
     runs.into_iter()
         .map(|run| run.0.iter().copied())
         .kmerge_by(|a, b| a.key < b.key)
@@ -149,7 +157,11 @@ pub struct ByDirection {
 impl ByDirection {
     /// The volume of a direction.
     pub fn of_mut(&mut self, direction: u8) -> &mut Volume {
-        if direction == DIRECTION_OUT { &mut self.out } else { &mut self.r#in }
+        if direction == DIRECTION_OUT {
+            &mut self.out
+        } else {
+            &mut self.r#in
+        }
     }
 
     /// Adds to a direction.
@@ -167,15 +179,32 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn flow(eni: u32, packets: u64) -> Flow<FlowKeyV4> {
-        Flow { key: FlowKeyV4 { eni, ..FlowKeyV4::default() }, tcp_flags: 1 << (packets % 8), packets, bytes: packets * 100 }
+        Flow {
+            key: FlowKeyV4 {
+                eni,
+                ..FlowKeyV4::default()
+            },
+            tcp_flags: 1 << (packets % 8),
+            packets,
+            bytes: packets * 100,
+        }
     }
 
     fn run(flows: &BTreeMap<u32, u64>) -> Run<FlowKeyV4> {
-        Run::from_distinct(flows.iter().rev().map(|(eni, packets)| flow(*eni, *packets)).collect())
+        Run::from_distinct(
+            flows
+                .iter()
+                .rev()
+                .map(|(eni, packets)| flow(*eni, *packets))
+                .collect(),
+        )
     }
 
     fn runs() -> impl Strategy<Value = Vec<BTreeMap<u32, u64>>> {
-        prop::collection::vec(prop::collection::btree_map(0..50_u32, 1..1000_u64, 0..40), 0..6)
+        prop::collection::vec(
+            prop::collection::btree_map(0..50_u32, 1..1000_u64, 0..40),
+            0..6,
+        )
     }
 
     proptest! {

@@ -40,8 +40,17 @@ impl HostLock {
     ///
     /// [`LockError`]; at once, without waiting.
     pub fn take(path: &Path) -> Result<Self, LockError> {
-        let failed = |source| LockError::Io { path: path.display().to_string(), source };
-        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(failed)?;
+        let failed = |source| LockError::Io {
+            path: path.display().to_string(),
+            source,
+        };
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(failed)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut lock) => {
                 lock.set_len(0).map_err(failed)?;
@@ -52,7 +61,10 @@ impl HostLock {
             Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
                 let mut text = String::new();
                 let _ = file.read_to_string(&mut text);
-                Err(LockError::Held { path: path.display().to_string(), pid: text.trim().parse().ok() })
+                Err(LockError::Held {
+                    path: path.display().to_string(),
+                    pid: text.trim().parse().ok(),
+                })
             }
             Err((_, error)) => Err(failed(error.into())),
         }
@@ -69,7 +81,12 @@ mod tests {
         let path = folder.path().join("lock");
         let lock = HostLock::take(&path).unwrap();
         let error = HostLock::take(&path).unwrap_err();
-        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
         drop(lock);
         HostLock::take(&path).unwrap();
     }

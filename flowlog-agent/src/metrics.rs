@@ -109,15 +109,32 @@ impl Metrics {
             registry: Registry::default(),
         };
         let r = &mut registry;
-        r.register("packets", "Packets counted in flows, as on the wire", metrics.packets.clone());
-        r.register_with_unit("ip", "Octets of IP datagrams counted in flows", Unit::Bytes, metrics.bytes.clone());
+        r.register(
+            "packets",
+            "Packets counted in flows, as on the wire",
+            metrics.packets.clone(),
+        );
+        r.register_with_unit(
+            "ip",
+            "Octets of IP datagrams counted in flows",
+            Unit::Bytes,
+            metrics.bytes.clone(),
+        );
         r.register(
             "packets_not_in_flow",
             "Packets that are in no flow, by cause: map_full and unparsable become SKIPDATA; not_ip is not part of a flow log",
             metrics.not_in_flow.clone(),
         );
-        r.register("flow_map_flows", "Flows in the kernel's active flow map", metrics.map_flows.clone());
-        r.register("flow_map_entries", "Size of the kernel's active flow map, in entries", metrics.map_entries.clone());
+        r.register(
+            "flow_map_flows",
+            "Flows in the kernel's active flow map",
+            metrics.map_flows.clone(),
+        );
+        r.register(
+            "flow_map_entries",
+            "Size of the kernel's active flow map, in entries",
+            metrics.map_entries.clone(),
+        );
         r.register(
             "program_runs",
             "Runs of a BPF program since it was attached; 0 unless kernel.bpf_stats_enabled",
@@ -129,13 +146,37 @@ impl Metrics {
             Unit::Seconds,
             metrics.program_seconds.clone(),
         );
-        r.register_with_unit("drain", "Time that a drain took, from flip to clean", Unit::Seconds, metrics.drain_seconds.clone());
-        r.register("early_drains", "Drains because a flow map was half full", metrics.early_drains.clone());
+        r.register_with_unit(
+            "drain",
+            "Time that a drain took, from flip to clean",
+            Unit::Seconds,
+            metrics.drain_seconds.clone(),
+        );
+        r.register(
+            "early_drains",
+            "Drains because a flow map was half full",
+            metrics.early_drains.clone(),
+        );
         r.register("windows", "Capture windows closed", metrics.windows.clone());
-        r.register("records", "Records written, by flow log", metrics.records.clone());
-        r.register("devices_captured", "Devices that are captured", metrics.enis_captured.clone());
-        r.register("devices_not_captured", "Devices that should be captured and are not", metrics.devices_waiting.clone());
-        Self { registry, ..metrics }
+        r.register(
+            "records",
+            "Records written, by flow log",
+            metrics.records.clone(),
+        );
+        r.register(
+            "devices_captured",
+            "Devices that are captured",
+            metrics.enis_captured.clone(),
+        );
+        r.register(
+            "devices_not_captured",
+            "Devices that should be captured and are not",
+            metrics.devices_waiting.clone(),
+        );
+        Self {
+            registry,
+            ..metrics
+        }
     }
 
     /// A drain was made.
@@ -146,16 +187,29 @@ impl Metrics {
         }
         let enis = capture.enis();
         let eni = |slot: u32| enis.get(slot as usize).and_then(Option::as_deref);
-        let Drained { v4, v6, enis: aside } = &drain.drained;
+        let Drained {
+            v4,
+            v6,
+            enis: aside,
+        } = &drain.drained;
         self.count(v4.flows(), &eni);
         self.count(v6.flows(), &eni);
         for (index, counters) in (0_u32..).zip(aside) {
-            let causes = [("map_full", counters.map_full), ("unparsable", counters.unparsable), ("not_ip", counters.not_ip)];
+            let causes = [
+                ("map_full", counters.map_full),
+                ("unparsable", counters.unparsable),
+                ("not_ip", counters.not_ip),
+            ];
             for (cause, volume) in causes.into_iter().filter(|(_, volume)| volume.packets > 0) {
                 if let Some(eni) = eni(index / 2) {
-                    let labels =
-                        NotInFlowLabels { eni: eni.eni_id.clone(), direction: direction((index % 2) as u8), cause };
-                    self.not_in_flow.get_or_create(&labels).inc_by(volume.packets);
+                    let labels = NotInFlowLabels {
+                        eni: eni.eni_id.clone(),
+                        direction: direction((index % 2) as u8),
+                        cause,
+                    };
+                    self.not_in_flow
+                        .get_or_create(&labels)
+                        .inc_by(volume.packets);
                 }
             }
         }
@@ -171,8 +225,13 @@ impl Metrics {
                 let (packets, bytes) = of_eni
                     .iter()
                     .filter(|flow| flow.key.direction() == number)
-                    .fold((0, 0), |(packets, bytes), flow| (packets + flow.packets, bytes + flow.bytes));
-                let labels = EniLabels { eni: eni.eni_id.clone(), direction: direction(number) };
+                    .fold((0, 0), |(packets, bytes), flow| {
+                        (packets + flow.packets, bytes + flow.bytes)
+                    });
+                let labels = EniLabels {
+                    eni: eni.eni_id.clone(),
+                    direction: direction(number),
+                };
                 self.packets.get_or_create(&labels).inc_by(packets);
                 self.bytes.get_or_create(&labels).inc_by(bytes);
             }
@@ -186,7 +245,9 @@ impl Metrics {
 
     /// Records were written.
     pub fn written(&self, flow_log: String, records: u64) {
-        self.records.get_or_create(&FlowLogLabels { flow_log }).inc_by(records);
+        self.records
+            .get_or_create(&FlowLogLabels { flow_log })
+            .inc_by(records);
     }
 
     /// The text, with the gauges as they are now.
@@ -196,16 +257,30 @@ impl Metrics {
             self.set_maps(fill, sizes);
         }
         let captured = capture.captured();
-        self.enis_captured.set(i64::try_from(captured.len()).unwrap_or(i64::MAX));
-        self.devices_waiting.set(i64::try_from(capture.waiting().count()).unwrap_or(i64::MAX));
+        self.enis_captured
+            .set(i64::try_from(captured.len()).unwrap_or(i64::MAX));
+        self.devices_waiting
+            .set(i64::try_from(capture.waiting().count()).unwrap_or(i64::MAX));
         // Programs that are gone must not be shown on.
         self.program_runs.clear();
         self.program_seconds.clear();
         for device in captured {
-            for ((program, hook), stats) in ["ingress", "egress"].into_iter().zip(device.hooks).zip(device.run_stats) {
-                let labels = ProgramLabels { eni: device.eni_id.clone(), program, hook: hook.as_str() };
-                self.program_runs.get_or_create(&labels).set(i64::try_from(stats.runs).unwrap_or(i64::MAX));
-                self.program_seconds.get_or_create(&labels).set(stats.time.as_secs_f64());
+            for ((program, hook), stats) in ["ingress", "egress"]
+                .into_iter()
+                .zip(device.hooks)
+                .zip(device.run_stats)
+            {
+                let labels = ProgramLabels {
+                    eni: device.eni_id.clone(),
+                    program,
+                    hook: hook.as_str(),
+                };
+                self.program_runs
+                    .get_or_create(&labels)
+                    .set(i64::try_from(stats.runs).unwrap_or(i64::MAX));
+                self.program_seconds
+                    .get_or_create(&labels)
+                    .set(stats.time.as_secs_f64());
             }
         }
         let mut text = String::new();
@@ -219,8 +294,12 @@ impl Metrics {
         let families = [("ipv4", fill.v4, sizes.v4), ("ipv6", fill.v6, sizes.v6)];
         for (family, flows, entries) in families {
             let labels = FamilyLabels { family };
-            self.map_flows.get_or_create(&labels).set(i64::try_from(flows).unwrap_or(i64::MAX));
-            self.map_entries.get_or_create(&labels).set(i64::from(entries));
+            self.map_flows
+                .get_or_create(&labels)
+                .set(i64::try_from(flows).unwrap_or(i64::MAX));
+            self.map_entries
+                .get_or_create(&labels)
+                .set(i64::from(entries));
         }
     }
 }
@@ -232,7 +311,11 @@ impl Default for Metrics {
 }
 
 fn direction(direction: u8) -> &'static str {
-    if direction == DIRECTION_OUT { "out" } else { "in" }
+    if direction == DIRECTION_OUT {
+        "out"
+    } else {
+        "in"
+    }
 }
 
 /// Serves `/metrics`. Each scrape is answered by whoever receives from the channel.
@@ -243,7 +326,9 @@ fn direction(direction: u8) -> &'static str {
 pub async fn serve(listen: SocketAddr) -> std::io::Result<mpsc::Receiver<Scrape>> {
     let listener = TcpListener::bind(listen).await?;
     let (sender, receiver) = mpsc::channel(MAX_WAITING_SCRAPES);
-    let app = Router::new().route("/metrics", get(scrape)).with_state(sender);
+    let app = Router::new()
+        .route("/metrics", get(scrape))
+        .with_state(sender);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(%error, "metrics are no longer served");
@@ -258,9 +343,14 @@ async fn scrape(State(scrapes): State<mpsc::Sender<Scrape>>) -> Response {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     match text.await {
-        Ok(text) => {
-            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
-        }
+        Ok(text) => (
+            [(
+                header::CONTENT_TYPE,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            )],
+            text,
+        )
+            .into_response(),
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }

@@ -35,7 +35,10 @@ pub struct OutputOptions {
 /// The outputs of flow logs.
 #[must_use]
 pub fn outputs(flow_logs: &[FlowLogConfig], options: &OutputOptions) -> Vec<Arc<Output>> {
-    flow_logs.iter().map(|flow_log| Arc::new(output(flow_log, options))).collect()
+    flow_logs
+        .iter()
+        .map(|flow_log| Arc::new(output(flow_log, options)))
+        .collect()
 }
 
 fn output(config: &FlowLogConfig, options: &OutputOptions) -> Output {
@@ -44,13 +47,23 @@ fn output(config: &FlowLogConfig, options: &OutputOptions) -> Output {
         flow_log.window = CaptureWindow::from_seconds(seconds);
     }
     let (rendering, destination) = match options.form {
-        None => (Rendering::Lines(config.format.clone()), config.destination.clone()),
+        None => (
+            Rendering::Lines(config.format.clone()),
+            config.destination.clone(),
+        ),
         Some(OutputForm::Json) => {
             let fields: Vec<_> = DEFAULT_FIELDS.into_iter().chain(EXTENDED_FIELDS).collect();
             (Rendering::Lines(Format::json(&fields)), Destination::Stdout)
         }
-        Some(OutputForm::Text) => (Rendering::Lines(Format::text(&DEFAULT_FIELDS)), Destination::Stdout),
+        Some(OutputForm::Text) => (
+            Rendering::Lines(Format::text(&DEFAULT_FIELDS)),
+            Destination::Stdout,
+        ),
         Some(OutputForm::Table) => (Rendering::Table, Destination::Stdout),
     };
-    Output { flow_log, rendering, destination }
+    Output {
+        flow_log,
+        rendering,
+        destination,
+    }
 }

@@ -11,7 +11,11 @@ pub struct PrivilegeError(String);
 /// network namespaces, to enter those.
 #[must_use]
 pub fn needed(named_namespaces: bool) -> CapsHashSet {
-    let mut needed = CapsHashSet::from([Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON]);
+    let mut needed = CapsHashSet::from([
+        Capability::CAP_BPF,
+        Capability::CAP_NET_ADMIN,
+        Capability::CAP_PERFMON,
+    ]);
     if named_namespaces {
         needed.insert(Capability::CAP_SYS_ADMIN);
     }
@@ -24,7 +28,8 @@ pub fn needed(named_namespaces: bool) -> CapsHashSet {
 ///
 /// If the kernel does not tell.
 pub fn missing(needed: &CapsHashSet) -> Result<Vec<Capability>, PrivilegeError> {
-    let have = caps::read(None, CapSet::Effective).map_err(|error| PrivilegeError(error.to_string()))?;
+    let have =
+        caps::read(None, CapSet::Effective).map_err(|error| PrivilegeError(error.to_string()))?;
     let mut missing: Vec<_> = needed.difference(&have).copied().collect();
     missing.sort_by_key(|capability| capability.index());
     Ok(missing)

@@ -23,14 +23,30 @@ pub fn records(window: &ClosedWindow, flow_log: &FlowLog, mut each: impl FnMut(&
     let router = Router {
         window,
         flow_log,
-        enis: window.enis.iter().map(|eni| eni.as_deref().filter(|eni| flow_log.contains(eni))).collect(),
+        enis: window
+            .enis
+            .iter()
+            .map(|eni| eni.as_deref().filter(|eni| flow_log.contains(eni)))
+            .collect(),
     };
     let mut with_traffic = vec![false; router.enis.len()];
     for flow in window.v4() {
-        router.flow(&flow, v4_tuple(&flow.key), flow.key.action, &mut with_traffic, &mut each);
+        router.flow(
+            &flow,
+            v4_tuple(&flow.key),
+            flow.key.action,
+            &mut with_traffic,
+            &mut each,
+        );
     }
     for flow in window.v6() {
-        router.flow(&flow, v6_tuple(&flow.key), flow.key.action, &mut with_traffic, &mut each);
+        router.flow(
+            &flow,
+            v6_tuple(&flow.key),
+            flow.key.action,
+            &mut with_traffic,
+            &mut each,
+        );
     }
     for (slot, volumes) in window.skipped() {
         for (direction, volume) in [(Direction::In, volumes.r#in), (Direction::Out, volumes.out)] {
@@ -38,8 +54,17 @@ pub fn records(window: &ClosedWindow, flow_log: &FlowLog, mut each: impl FnMut(&
         }
     }
     // An ENI whose identity changed meanwhile has two slots, but is one ENI.
-    let of_slots = || router.enis.iter().zip(&with_traffic).filter_map(|(eni, traffic)| Some(((*eni)?, *traffic)));
-    let mut told: HashSet<&str> = of_slots().filter(|(_, traffic)| *traffic).map(|(eni, _)| eni.eni_id.as_str()).collect();
+    let of_slots = || {
+        router
+            .enis
+            .iter()
+            .zip(&with_traffic)
+            .filter_map(|(eni, traffic)| Some(((*eni)?, *traffic)))
+    };
+    let mut told: HashSet<&str> = of_slots()
+        .filter(|(_, traffic)| *traffic)
+        .map(|(eni, _)| eni.eni_id.as_str())
+        .collect();
     for (eni, _) in of_slots() {
         if told.insert(eni.eni_id.as_str()) {
             each(&router.empty_record(eni, LogStatus::NoData));
@@ -77,7 +102,11 @@ impl<'w> Router<'w> {
             return;
         };
         mark(with_traffic, flow.key.slot());
-        let action = if action == ACTION_REJECT { Action::Reject } else { Action::Accept };
+        let action = if action == ACTION_REJECT {
+            Action::Reject
+        } else {
+            Action::Accept
+        };
         if !self.flow_log.traffic_type.admits(action) {
             return;
         }
@@ -133,7 +162,11 @@ impl<'w> Router<'w> {
 }
 
 fn direction(direction: u8) -> Direction {
-    if direction == DIRECTION_OUT { Direction::Out } else { Direction::In }
+    if direction == DIRECTION_OUT {
+        Direction::Out
+    } else {
+        Direction::In
+    }
 }
 
 fn v4_tuple(key: &FlowKeyV4) -> FlowTuple {

@@ -25,14 +25,26 @@ impl Sizing {
     /// Between `min` and `max` entries for each map.
     #[must_use]
     pub fn new(min: u32, max: u32) -> Self {
-        let family = Family { entries: min, quiet_windows: 0, window_flows: 0 };
-        Self { min, max: max.max(min), v4: family.clone(), v6: family }
+        let family = Family {
+            entries: min,
+            quiet_windows: 0,
+            window_flows: 0,
+        };
+        Self {
+            min,
+            max: max.max(min),
+            v4: family.clone(),
+            v6: family,
+        }
     }
 
     /// The sizes now.
     #[must_use]
     pub fn sizes(&self) -> MapSizes {
-        MapSizes { v4: self.v4.entries, v6: self.v6.entries }
+        MapSizes {
+            v4: self.v4.entries,
+            v6: self.v6.entries,
+        }
     }
 
     /// Takes note of how full a generation was when it was drained, and gives the sizes for its successor.
@@ -49,14 +61,25 @@ impl Family {
         self.window_flows = self.window_flows.saturating_add(flows);
         let wanted = u32::try_from(self.window_flows.saturating_mul(2).max(1)).unwrap_or(u32::MAX);
         // An early drain says that the map fills faster than its size was made for; how much faster is not known yet.
-        let wanted = if window_closed { wanted } else { wanted.saturating_mul(2) };
-        let wanted = wanted.checked_next_power_of_two().unwrap_or(max).clamp(min, max);
+        let wanted = if window_closed {
+            wanted
+        } else {
+            wanted.saturating_mul(2)
+        };
+        let wanted = wanted
+            .checked_next_power_of_two()
+            .unwrap_or(max)
+            .clamp(min, max);
         if wanted > self.entries {
             self.entries = wanted;
             self.quiet_windows = 0;
         }
         if window_closed {
-            self.quiet_windows = if wanted <= self.entries / 4 { self.quiet_windows + 1 } else { 0 };
+            self.quiet_windows = if wanted <= self.entries / 4 {
+                self.quiet_windows + 1
+            } else {
+                0
+            };
             if self.quiet_windows >= SHRINK_AFTER {
                 self.entries = (self.entries / 2).max(min);
                 self.quiet_windows = 0;
@@ -77,7 +100,13 @@ mod tests {
     #[test]
     fn a_map_grows_at_once_and_only_its_own_family() {
         let mut sizing = Sizing::new(1024, 1 << 20);
-        assert_eq!(sizing.drained(v4(100_000), true), MapSizes { v4: 262_144, v6: 1024 });
+        assert_eq!(
+            sizing.drained(v4(100_000), true),
+            MapSizes {
+                v4: 262_144,
+                v6: 1024
+            }
+        );
     }
 
     #[test]

@@ -39,7 +39,12 @@ impl Slots {
     /// If all are taken.
     pub fn take(&mut self, eni: &Eni) -> Result<u32, NoSlot> {
         let taken = |slot: &Option<Slot>| slot.as_ref().is_some_and(|slot| *slot.eni == *eni);
-        let index = match self.slots.iter().position(taken).or_else(|| self.slots.iter().position(Option::is_none)) {
+        let index = match self
+            .slots
+            .iter()
+            .position(taken)
+            .or_else(|| self.slots.iter().position(Option::is_none))
+        {
             Some(index) => index,
             None if self.slots.len() < MAX_ENIS as usize => {
                 self.slots.push(None);
@@ -48,7 +53,12 @@ impl Slots {
             None => return Err(NoSlot),
         };
         let slot = self.slots.get_mut(index).ok_or(NoSlot)?;
-        slot.get_or_insert_with(|| Slot { eni: Arc::new(eni.clone()), devices: 0, closes_left: 0 }).devices += 1;
+        slot.get_or_insert_with(|| Slot {
+            eni: Arc::new(eni.clone()),
+            devices: 0,
+            closes_left: 0,
+        })
+        .devices += 1;
         u32::try_from(index).map_err(|_| NoSlot)
     }
 
@@ -90,13 +100,19 @@ impl Slots {
     /// The ENIs that have a slot now.
     #[must_use]
     pub fn table(&self) -> EniTable {
-        self.slots.iter().map(|slot| slot.as_ref().map(|slot| Arc::clone(&slot.eni))).collect()
+        self.slots
+            .iter()
+            .map(|slot| slot.as_ref().map(|slot| Arc::clone(&slot.eni)))
+            .collect()
     }
 
     /// Whether a device of this ENI is captured now.
     #[must_use]
     pub fn is_captured(&self, eni_id: &str) -> bool {
-        self.slots.iter().flatten().any(|slot| slot.devices > 0 && slot.eni.eni_id == eni_id)
+        self.slots
+            .iter()
+            .flatten()
+            .any(|slot| slot.devices > 0 && slot.eni.eni_id == eni_id)
     }
 }
 
@@ -148,7 +164,11 @@ mod tests {
         slots.release(slot);
         let again = slots.take(&eni("a")).unwrap();
         slots.cancel(again);
-        assert_eq!(slots.table().iter().flatten().count(), 1, "the open window may name it");
+        assert_eq!(
+            slots.table().iter().flatten().count(),
+            1,
+            "the open window may name it"
+        );
     }
 
     #[test]

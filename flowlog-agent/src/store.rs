@@ -32,7 +32,10 @@ struct Runs<K> {
 
 impl<K> Default for Runs<K> {
     fn default() -> Self {
-        Self { runs: Vec::new(), flows: 0 }
+        Self {
+            runs: Vec::new(),
+            flows: 0,
+        }
     }
 }
 
@@ -47,7 +50,9 @@ impl<K: FlowKey> Runs<K> {
             self.runs.push(Arc::clone(run));
             return;
         }
-        let merged = self.runs.drain(..).fold(Run::default(), |sum, next| sum.merged(&next, usize::MAX, |_| {}));
+        let merged = self.runs.drain(..).fold(Run::default(), |sum, next| {
+            sum.merged(&next, usize::MAX, |_| {})
+        });
         let merged = merged.merged(run, limit, &mut skip);
         self.flows = merged.flows().len();
         self.runs.push(Arc::new(merged));
@@ -76,7 +81,11 @@ pub struct SharedDrain {
 
 impl From<Drained> for SharedDrain {
     fn from(drained: Drained) -> Self {
-        Self { v4: Arc::new(drained.v4), v6: Arc::new(drained.v6), enis: Arc::new(drained.enis) }
+        Self {
+            v4: Arc::new(drained.v4),
+            v6: Arc::new(drained.v6),
+            enis: Arc::new(drained.enis),
+        }
     }
 }
 
@@ -89,7 +98,11 @@ impl OpenWindow {
         for (index, counters) in (0_u32..).zip(drain.enis.iter()) {
             for volume in [counters.map_full, counters.unparsable] {
                 if volume.packets > 0 {
-                    skipped.entry(index / 2).or_default().add((index % 2) as u8, volume.packets, volume.bytes);
+                    skipped.entry(index / 2).or_default().add(
+                        (index % 2) as u8,
+                        volume.packets,
+                        volume.bytes,
+                    );
                 }
             }
         }
@@ -98,12 +111,19 @@ impl OpenWindow {
     /// Closes the window. `enis` are those that were captured in it, at any time.
     #[must_use]
     pub fn close(self, window: Window, enis: EniTable) -> ClosedWindow {
-        ClosedWindow { window, contents: self, enis }
+        ClosedWindow {
+            window,
+            contents: self,
+            enis,
+        }
     }
 }
 
 fn skip<K: FlowKey>(skipped: &mut BTreeMap<u32, ByDirection>, flow: &Flow<K>) {
-    skipped.entry(flow.key.slot()).or_default().add(flow.key.direction(), flow.packets, flow.bytes);
+    skipped
+        .entry(flow.key.slot())
+        .or_default()
+        .add(flow.key.direction(), flow.packets, flow.bytes);
 }
 
 /// A window that nothing is added to any more.

@@ -32,14 +32,22 @@ impl FileWatch {
     ///
     /// If the folder cannot be watched.
     pub fn new(path: &Path) -> io::Result<Self> {
-        let name = path.file_name().ok_or_else(|| io::Error::other(format!("{} names no file", path.display())))?;
+        let name = path
+            .file_name()
+            .ok_or_else(|| io::Error::other(format!("{} names no file", path.display())))?;
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        inotify.add_watch(folder, AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO)?;
-        Ok(Self { inotify: register(InotifyFd(inotify))?, name: name.to_owned() })
+        inotify.add_watch(
+            folder,
+            AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO,
+        )?;
+        Ok(Self {
+            inotify: register(InotifyFd(inotify))?,
+            name: name.to_owned(),
+        })
     }
 
     /// Returns when the file was written or replaced since the last call. Cancel-safe.
@@ -50,7 +58,10 @@ impl FileWatch {
             };
             match guard.get_inner().0.read_events() {
                 Ok(events) => {
-                    if events.iter().any(|event| event.name.as_ref() == Some(&self.name)) {
+                    if events
+                        .iter()
+                        .any(|event| event.name.as_ref() == Some(&self.name))
+                    {
                         return;
                     }
                 }
@@ -77,11 +88,18 @@ mod tests {
         let mut watch = FileWatch::new(&path).unwrap();
         fs::write(folder.path().join("other"), "x").unwrap();
         let early = tokio::time::timeout(Duration::from_millis(50), watch.changed()).await;
-        assert!(early.is_err(), "another file's change was taken for this one's");
+        assert!(
+            early.is_err(),
+            "another file's change was taken for this one's"
+        );
         fs::write(&path, "two").unwrap();
-        tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(5), watch.changed())
+            .await
+            .unwrap();
         fs::write(folder.path().join("new"), "three").unwrap();
         fs::rename(folder.path().join("new"), &path).unwrap();
-        tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(5), watch.changed())
+            .await
+            .unwrap();
     }
 }

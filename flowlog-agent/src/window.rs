@@ -37,8 +37,11 @@ impl Schedule {
     #[must_use]
     pub fn start(length_seconds: u64, now: Now) -> Self {
         let start = now.wall.as_secs();
-        let mut schedule =
-            Self { length_seconds: length_seconds.max(1), open: Window { start, end: start }, deadline: now.monotonic };
+        let mut schedule = Self {
+            length_seconds: length_seconds.max(1),
+            open: Window { start, end: start },
+            deadline: now.monotonic,
+        };
         schedule.open_next(start, now);
         schedule
     }
@@ -80,7 +83,10 @@ impl Schedule {
     pub fn close_now(&self, now: Now) -> Window {
         // A second that has begun belongs to the window; one that lies before its start is a wall clock set back.
         let reached = now.wall.as_secs() + u64::from(now.wall.subsec_nanos() > 0);
-        Window { start: self.open.start, end: reached.clamp(self.open.start + 1, self.open.end.max(self.open.start + 1)) }
+        Window {
+            start: self.open.start,
+            end: reached.clamp(self.open.start + 1, self.open.end.max(self.open.start + 1)),
+        }
     }
 
     fn aligned_down(&self, seconds: u64) -> u64 {
@@ -91,7 +97,9 @@ impl Schedule {
         let end = self.aligned_down(start) + self.length_seconds;
         self.open = Window { start, end };
         // If the wall clock was set back, `end` may be far off; a window never takes longer than its length.
-        let left = Duration::from_secs(end).saturating_sub(now.wall).min(Duration::from_secs(self.length_seconds));
+        let left = Duration::from_secs(end)
+            .saturating_sub(now.wall)
+            .min(Duration::from_secs(self.length_seconds));
         self.deadline = now.monotonic + left;
     }
 }
@@ -101,17 +109,38 @@ mod tests {
     use super::*;
 
     fn at(wall_ms: u64, monotonic_ms: u64) -> Now {
-        Now { wall: Duration::from_millis(wall_ms), monotonic: Duration::from_millis(monotonic_ms) }
+        Now {
+            wall: Duration::from_millis(wall_ms),
+            monotonic: Duration::from_millis(monotonic_ms),
+        }
     }
 
     #[test]
     fn windows_are_aligned_and_follow_each_other() {
         let mut schedule = Schedule::start(60, at(1_000_030_500, 500));
-        assert_eq!(schedule.open(), Window { start: 1_000_030, end: 1_000_080 });
+        assert_eq!(
+            schedule.open(),
+            Window {
+                start: 1_000_030,
+                end: 1_000_080
+            }
+        );
         assert_eq!(schedule.deadline(), Duration::from_millis(500 + 49_500));
         assert_eq!(schedule.close_if_due(at(1_000_079_999, 49_999)), None);
-        assert_eq!(schedule.close_if_due(at(1_000_080_001, 50_001)), Some(Window { start: 1_000_030, end: 1_000_080 }));
-        assert_eq!(schedule.open(), Window { start: 1_000_080, end: 1_000_140 });
+        assert_eq!(
+            schedule.close_if_due(at(1_000_080_001, 50_001)),
+            Some(Window {
+                start: 1_000_030,
+                end: 1_000_080
+            })
+        );
+        assert_eq!(
+            schedule.open(),
+            Window {
+                start: 1_000_080,
+                end: 1_000_140
+            }
+        );
         assert_eq!(schedule.deadline(), Duration::from_millis(50_001 + 59_999));
     }
 
@@ -119,24 +148,72 @@ mod tests {
     fn a_wall_clock_set_forward_stretches_the_label_and_leaves_no_gap() {
         let mut schedule = Schedule::start(60, at(600_000, 0));
         let closed = schedule.close_if_due(at(4_260_000, 60_000));
-        assert_eq!(closed, Some(Window { start: 600, end: 4_260 }));
-        assert_eq!(schedule.open(), Window { start: 4_260, end: 4_320 });
+        assert_eq!(
+            closed,
+            Some(Window {
+                start: 600,
+                end: 4_260
+            })
+        );
+        assert_eq!(
+            schedule.open(),
+            Window {
+                start: 4_260,
+                end: 4_320
+            }
+        );
     }
 
     #[test]
     fn a_wall_clock_set_back_gives_no_overlap_and_no_endless_window() {
         let mut schedule = Schedule::start(60, at(7_200_000, 0));
-        assert_eq!(schedule.close_if_due(at(3_660_000, 60_000)), Some(Window { start: 7_200, end: 7_260 }));
-        assert_eq!(schedule.open(), Window { start: 7_260, end: 7_320 });
+        assert_eq!(
+            schedule.close_if_due(at(3_660_000, 60_000)),
+            Some(Window {
+                start: 7_200,
+                end: 7_260
+            })
+        );
+        assert_eq!(
+            schedule.open(),
+            Window {
+                start: 7_260,
+                end: 7_320
+            }
+        );
         assert_eq!(schedule.deadline(), Duration::from_secs(120));
     }
 
     #[test]
     fn a_window_closed_early_ends_where_it_was_closed() {
         let schedule = Schedule::start(600, at(1_200_000, 0));
-        assert_eq!(schedule.close_now(at(1_234_500, 34_500)), Window { start: 1_200, end: 1_235 });
-        assert_eq!(schedule.close_now(at(1_200_000, 0)), Window { start: 1_200, end: 1_201 });
-        assert_eq!(schedule.close_now(at(5_000, 0)), Window { start: 1_200, end: 1_201 });
-        assert_eq!(schedule.close_now(at(9_999_000, 0)), Window { start: 1_200, end: 1_800 });
+        assert_eq!(
+            schedule.close_now(at(1_234_500, 34_500)),
+            Window {
+                start: 1_200,
+                end: 1_235
+            }
+        );
+        assert_eq!(
+            schedule.close_now(at(1_200_000, 0)),
+            Window {
+                start: 1_200,
+                end: 1_201
+            }
+        );
+        assert_eq!(
+            schedule.close_now(at(5_000, 0)),
+            Window {
+                start: 1_200,
+                end: 1_201
+            }
+        );
+        assert_eq!(
+            schedule.close_now(at(9_999_000, 0)),
+            Window {
+                start: 1_200,
+                end: 1_800
+            }
+        );
     }
 }

@@ -35,34 +35,50 @@ impl Windows {
     /// Opens a window of each length that the outputs ask for. Each holds up to `max_flows` flows of a family.
     #[must_use]
     pub fn new(outputs: &[Arc<Output>], max_flows: usize, now: Now) -> Self {
-        let mut windows = Self { series: Vec::new(), max_flows };
+        let mut windows = Self {
+            series: Vec::new(),
+            max_flows,
+        };
         windows.set_lengths(outputs, now);
         windows
     }
 
     /// Follows other flow logs: windows of lengths that are no longer asked for end, those of new lengths begin now.
     pub fn set_lengths(&mut self, outputs: &[Arc<Output>], now: Now) {
-        let mut lengths: BTreeSet<u64> = outputs.iter().map(|output| output.flow_log.window.seconds()).collect();
+        let mut lengths: BTreeSet<u64> = outputs
+            .iter()
+            .map(|output| output.flow_log.window.seconds())
+            .collect();
         if lengths.is_empty() {
             lengths.insert(IDLE_SECONDS);
         }
-        self.series.retain(|series| lengths.remove(&series.schedule.length_seconds()));
-        self.series.extend(
-            lengths.into_iter().map(|seconds| Series { schedule: Schedule::start(seconds, now), open: OpenWindow::default() }),
-        );
-        self.series.sort_by_key(|series| series.schedule.length_seconds());
+        self.series
+            .retain(|series| lengths.remove(&series.schedule.length_seconds()));
+        self.series
+            .extend(lengths.into_iter().map(|seconds| Series {
+                schedule: Schedule::start(seconds, now),
+                open: OpenWindow::default(),
+            }));
+        self.series
+            .sort_by_key(|series| series.schedule.length_seconds());
     }
 
     /// When the next window is to be closed, on the monotonic clock.
     #[must_use]
     pub fn next_deadline(&self) -> Duration {
-        self.series.iter().map(|series| series.schedule.deadline()).min().unwrap_or(Duration::MAX)
+        self.series
+            .iter()
+            .map(|series| series.schedule.deadline())
+            .min()
+            .unwrap_or(Duration::MAX)
     }
 
     /// The shortest length, in seconds.
     #[must_use]
     pub fn shortest_seconds(&self) -> u64 {
-        self.series.first().map_or(IDLE_SECONDS, |series| series.schedule.length_seconds())
+        self.series
+            .first()
+            .map_or(IDLE_SECONDS, |series| series.schedule.length_seconds())
     }
 
     /// Adds a drain to every open window.
@@ -82,7 +98,13 @@ impl Windows {
                 let label = series.schedule.close_if_due(now)?;
                 let window = std::mem::take(&mut series.open).close(label, enis.clone());
                 let length_seconds = series.schedule.length_seconds();
-                Some((Closed { length_seconds, window: Arc::new(window) }, index == last))
+                Some((
+                    Closed {
+                        length_seconds,
+                        window: Arc::new(window),
+                    },
+                    index == last,
+                ))
             })
             .collect()
     }
@@ -94,7 +116,10 @@ impl Windows {
             .map(|series| {
                 let label = series.schedule.close_now(now);
                 let window = std::mem::take(&mut series.open).close(label, enis.clone());
-                Closed { length_seconds: series.schedule.length_seconds(), window: Arc::new(window) }
+                Closed {
+                    length_seconds: series.schedule.length_seconds(),
+                    window: Arc::new(window),
+                }
             })
             .collect()
     }

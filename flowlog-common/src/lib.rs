@@ -121,6 +121,17 @@ pub struct EniCounters {
     pub not_ip: Volume,
 }
 
+/// Which generation of counters is active.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Active {
+    /// 0 or 1.
+    pub generation: u32,
+    /// Always 0, which the verifier does not know: adding it makes the verifier forget a number's range, so that paths that differ
+    /// in nothing else become one to it.
+    pub zero: u32,
+}
+
 /// How full one flow map of one generation is. The array's index is `generation * 2 + family`. Each has a cache line of its own,
 /// for all CPUs add to it.
 #[repr(C)]
@@ -183,6 +194,7 @@ assert_layout! {
     FlowCounters: 24, 8;
     Volume: 16, 8;
     EniCounters: 48, 8;
+    Active: 8, 4;
     Occupancy: 64, 8;
     FragmentKey: 44, 4;
     FragmentPorts: 8, 1;

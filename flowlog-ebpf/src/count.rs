@@ -1,8 +1,6 @@
 //! Counting: every IP packet ends in exactly one flow, or in the ENI's counters of what is in none.
 use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::ArrayOfMaps};
-use flowlog_common::{
-    EniCounters, FAMILY_V4, FAMILY_V6, FlowCounters, GENERATIONS, Volume,
-};
+use flowlog_common::{EniCounters, FAMILY_V4, FAMILY_V6, FlowCounters, GENERATIONS, Volume};
 
 use crate::{
     atomic, eni, ipv4, ipv6,
@@ -21,38 +19,66 @@ enum Aside {
 /// Counts a packet. Never fails, never changes the packet.
 #[inline(always)]
 pub fn packet<P: Packet>(packet: &P, direction: u8) {
-    let Some(&generation) = ACTIVE.get(0) else {
+    let Some(active) = ACTIVE.get(0) else {
         return;
     };
-    match link::network(packet) {
+    let generation = active.generation;
+    // SAFETY: a live map value. Volatile, for the compiler must not know that it is 0 either.
+    let zero = unsafe { (&raw const active.zero).read_volatile() };
+    match link::network(packet, zero) {
         Some(Network::V4(offset)) => match ipv4::read(packet, offset, direction) {
             Some(counted) => {
-                let flow = Flow { generation, family: FAMILY_V4, direction, volume: counted.volume, tcp_flags: counted.tcp_flags };
+                let flow = Flow {
+                    generation,
+                    family: FAMILY_V4,
+                    direction,
+                    volume: counted.volume,
+                    tcp_flags: counted.tcp_flags,
+                };
                 flow.count(&FLOWS_V4, &counted.key);
             }
             None => unparsable(packet, offset, generation, direction),
         },
-        Some(Network::V6(offset)) => match ipv6::read(packet, offset, direction) {
+        Some(Network::V6(offset)) => match ipv6::read(packet, offset, zero, direction) {
             Some(counted) => {
-                let flow = Flow { generation, family: FAMILY_V6, direction, volume: counted.volume, tcp_flags: counted.tcp_flags };
+                let flow = Flow {
+                    generation,
+                    family: FAMILY_V6,
+                    direction,
+                    volume: counted.volume,
+                    tcp_flags: counted.tcp_flags,
+                };
                 flow.count(&FLOWS_V6, &counted.key);
             }
             None => unparsable(packet, offset, generation, direction),
         },
         Some(Network::Other) => aside(Aside::NotIp, one(packet.octets()), generation, direction),
-        None => aside(Aside::Unparsable, one(packet.octets()), generation, direction),
+        None => aside(
+            Aside::Unparsable,
+            one(packet.octets()),
+            generation,
+            direction,
+        ),
     }
 }
 
 #[inline(always)]
 fn one(octets: u32) -> Volume {
-    Volume { packets: 1, bytes: u64::from(octets) }
+    Volume {
+        packets: 1,
+        bytes: u64::from(octets),
+    }
 }
 
 /// What is unparsable has no length that could be believed, so all octets from the network layer on are counted.
 #[inline(always)]
 fn unparsable<P: Packet>(packet: &P, offset: u32, generation: u32, direction: u8) {
-    aside(Aside::Unparsable, one(packet.octets() - offset), generation, direction);
+    aside(
+        Aside::Unparsable,
+        one(packet.octets() - offset),
+        generation,
+        direction,
+    );
 }
 
 /// What is to be added to a flow.

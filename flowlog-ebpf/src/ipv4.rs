@@ -72,7 +72,14 @@ pub fn read<P: Packet>(packet: &P, offset: u32, direction: u8) -> Option<Counted
             key.src_port = ports.src_port;
             key.dst_port = ports.dst_port;
         }
-        return Some(Counted { key, volume: Volume { packets: 1, bytes: u64::from(octets) }, tcp_flags: 0 });
+        return Some(Counted {
+            key,
+            volume: Volume {
+                packets: 1,
+                bytes: u64::from(octets),
+            },
+            tcp_flags: 0,
+        });
     }
     let payload = (offset + header_octets) & MAX_OFFSET;
     let end = offset + octets;
@@ -80,10 +87,26 @@ pub fn read<P: Packet>(packet: &P, offset: u32, direction: u8) -> Option<Counted
     key.src_port = transport.src_port;
     key.dst_port = transport.dst_port;
     if fragment & MORE_FRAGMENTS != 0 {
-        fragment::remember(&fragment_key(&key, header.id.to_ne_bytes()), &transport, header.protocol);
+        fragment::remember(
+            &fragment_key(&key, header.id.to_ne_bytes()),
+            &transport,
+            header.protocol,
+        );
     }
-    let volume = gso::volume(packet, segments, offset, payload, header.protocol, &transport, octets);
-    Some(Counted { key, volume, tcp_flags: transport.tcp_flags })
+    let volume = gso::volume(
+        packet,
+        segments,
+        offset,
+        payload,
+        header.protocol,
+        &transport,
+        octets,
+    );
+    Some(Counted {
+        key,
+        volume,
+        tcp_flags: transport.tcp_flags,
+    })
 }
 
 #[inline(always)]

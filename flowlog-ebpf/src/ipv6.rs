@@ -44,8 +44,9 @@ enum Fragment {
 }
 
 /// Reads the packet whose IPv6 header begins at `offset`. `None` if its headers are cut short or contradict themselves.
+/// `zero` is [`flowlog_common::Active::zero`].
 #[inline(always)]
-pub fn read<P: Packet>(packet: &P, offset: u32, direction: u8) -> Option<Counted> {
+pub fn read<P: Packet>(packet: &P, offset: u32, zero: u32, direction: u8) -> Option<Counted> {
     let start: [u8; 8] = packet.read(offset)?;
     if start[0] >> 4 != 6 {
         return None;
@@ -72,7 +73,7 @@ pub fn read<P: Packet>(packet: &P, offset: u32, direction: u8) -> Option<Counted
         reserved: 0,
     };
     let end = offset + octets;
-    let upper = upper_layer(packet, start[6], (offset + HEADER_OCTETS) & MAX_OFFSET, end)?;
+    let upper = upper_layer(packet, start[6], offset + HEADER_OCTETS, end, zero)?;
     key.protocol = upper.protocol;
     if let Fragment::Later(id) = upper.fragment {
         if let Some(ports) = fragment::recall(&fragment_key(&key, id)) {
@@ -80,7 +81,14 @@ pub fn read<P: Packet>(packet: &P, offset: u32, direction: u8) -> Option<Counted
             key.dst_port = ports.dst_port;
             key.protocol = ports.protocol;
         }
-        return Some(Counted { key, volume: Volume { packets: 1, bytes: u64::from(octets) }, tcp_flags: 0 });
+        return Some(Counted {
+            key,
+            volume: Volume {
+                packets: 1,
+                bytes: u64::from(octets),
+            },
+            tcp_flags: 0,
+        });
     }
     let transport: Transport = transport::read(packet, upper.protocol, upper.offset, end)?;
     key.src_port = transport.src_port;
@@ -88,14 +96,36 @@ pub fn read<P: Packet>(packet: &P, offset: u32, direction: u8) -> Option<Counted
     if let Fragment::First(id) = upper.fragment {
         fragment::remember(&fragment_key(&key, id), &transport, upper.protocol);
     }
-    let volume = gso::volume(packet, segments, offset, upper.offset, upper.protocol, &transport, octets);
-    Some(Counted { key, volume, tcp_flags: transport.tcp_flags })
+    let volume = gso::volume(
+        packet,
+        segments,
+        offset,
+        upper.offset,
+        upper.protocol,
+        &transport,
+        octets,
+    );
+    Some(Counted {
+        key,
+        volume,
+        tcp_flags: transport.tcp_flags,
+    })
 }
 
 /// Walks the extension headers from `offset` on. A later fragment has no upper-layer header, so its walk ends there.
 #[inline(always)]
-fn upper_layer<P: Packet>(packet: &P, next: u8, offset: u32, end: u32) -> Option<UpperLayer> {
-    let mut upper = UpperLayer { protocol: next, offset, fragment: Fragment::Whole };
+fn upper_layer<P: Packet>(
+    packet: &P,
+    next: u8,
+    offset: u32,
+    end: u32,
+    zero: u32,
+) -> Option<UpperLayer> {
+    let mut upper = UpperLayer {
+        protocol: next,
+        offset: (offset + zero) & MAX_OFFSET,
+        fragment: Fragment::Whole,
+    };
     for _ in 0..MAX_EXTENSIONS {
         let octets = match upper.protocol {
             HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | HIP | SHIM6 => {
@@ -109,7 +139,8 @@ fn upper_layer<P: Packet>(packet: &P, next: u8, offset: u32, end: u32) -> Option
                 (u32::from(length) + 2) * 4
             }
             FRAGMENT => {
-                let [next, _, o0, o1, i0, i1, i2, i3] = extension::<P, 8>(packet, upper.offset, end)?;
+                let [next, _, o0, o1, i0, i1, i2, i3] =
+                    extension::<P, 8>(packet, upper.offset, end)?;
                 let fragment = u16::from_be_bytes([o0, o1]);
                 upper.protocol = next;
                 if fragment & !7 != 0 {
@@ -123,7 +154,8 @@ fn upper_layer<P: Packet>(packet: &P, next: u8, offset: u32, end: u32) -> Option
             }
             _ => return Some(upper),
         };
-        upper.offset = (upper.offset + octets) & MAX_OFFSET;
+        // One path for the verifier, whichever headers there were: else their number grows with each round.
+        upper.offset = (upper.offset + octets + zero) & MAX_OFFSET;
         if upper.offset > end {
             return None;
         }

@@ -24,9 +24,9 @@ pub enum Network {
 /// Finds the network layer. `None` if the frame ends before it says what it is.
 ///
 /// A tag that the device has taken off the frame (offloaded) is not there any more, and what follows the addresses is then the
-/// type of what it carried; so only tags in the frame need reading.
+/// type of what it carried; so only tags in the frame need reading. `zero` is [`flowlog_common::Active::zero`].
 #[inline(always)]
-pub fn network<P: Packet>(packet: &P) -> Option<Network> {
+pub fn network<P: Packet>(packet: &P, zero: u32) -> Option<Network> {
     if !eni::has_ethernet_header() {
         let [first] = packet.read::<[u8; 1]>(0)?;
         return Some(match first >> 4 {
@@ -42,8 +42,10 @@ pub fn network<P: Packet>(packet: &P) -> Option<Network> {
             break;
         }
         ethertype = u16::from_be_bytes(packet.read(offset + 2)?);
-        offset = (offset + 4) & MAX_OFFSET;
+        offset += 4;
     }
+    // One path for the verifier, however many tags there were.
+    let offset = (offset + zero) & MAX_OFFSET;
     match ethertype {
         ETHERTYPE_IPV4 => Some(Network::V4(offset)),
         ETHERTYPE_IPV6 => Some(Network::V6(offset)),
@@ -54,5 +56,8 @@ pub fn network<P: Packet>(packet: &P) -> Option<Network> {
 
 #[inline(always)]
 fn is_vlan(ethertype: u16) -> bool {
-    matches!(ethertype, ETHERTYPE_8021Q | ETHERTYPE_8021AD | ETHERTYPE_QINQ)
+    matches!(
+        ethertype,
+        ETHERTYPE_8021Q | ETHERTYPE_8021AD | ETHERTYPE_QINQ
+    )
 }

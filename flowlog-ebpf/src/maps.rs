@@ -7,8 +7,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use flowlog_common::{
-    EniCounters, FAMILIES, FlowCounters, FlowKeyV4, FlowKeyV6, FragmentKey, FragmentPorts, GENERATIONS, MAX_ENIS,
-    MAX_FRAGMENTED_DATAGRAMS, Occupancy, WAKE_RING_BYTES,
+    Active, EniCounters, FAMILIES, FlowCounters, FlowKeyV4, FlowKeyV6, FragmentKey, FragmentPorts,
+    GENERATIONS, MAX_ENIS, MAX_FRAGMENTED_DATAGRAMS, Occupancy, WAKE_RING_BYTES,
 };
 
 /// A flow map of one generation. User space makes the real ones, of a size that follows the traffic.
@@ -17,9 +17,9 @@ pub type Flows<K> = HashMap<K, FlowCounters, 1>;
 /// What is in no flow, by ENI and direction, of one generation.
 pub type Enis = Array<EniCounters, { MAX_ENIS as usize * 2 }>;
 
-/// The active generation, 0 or 1.
+/// The active generation.
 #[btf_map]
-pub static ACTIVE: Array<u32, 1> = Array::new();
+pub static ACTIVE: Array<Active, 1> = Array::new();
 
 /// IPv4 flows, by generation.
 #[btf_map]
@@ -43,4 +43,8 @@ pub static WAKE: RingBuf<u64, { WAKE_RING_BYTES as usize }> = RingBuf::new();
 
 /// First fragments, for the ports of the later ones. It may forget: a later fragment is then counted with ports 0.
 #[btf_map]
-pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, { MAX_FRAGMENTED_DATAGRAMS as usize }> = LruHashMap::new();
+pub static FRAGMENTS: LruHashMap<
+    FragmentKey,
+    FragmentPorts,
+    { MAX_FRAGMENTED_DATAGRAMS as usize },
+> = LruHashMap::new();

@@ -82,13 +82,21 @@ impl Packet for Skb {
     #[inline(always)]
     fn read<T: Plain>(&self, offset: u32) -> Option<T> {
         // SAFETY: the kernel's context.
-        let (data, data_end) = unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) };
+        let (data, data_end) =
+            unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) };
         if let Some(value) = read_linear(data, data_end, offset) {
             return Some(value);
         }
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: the buffer is as long as is said; the helper fills all of it or fails.
-        let result = unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32) };
+        let result = unsafe {
+            bpf_skb_load_bytes(
+                self.skb.cast(),
+                offset,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+            )
+        };
         // SAFETY: filled.
         (result == 0).then(|| unsafe { value.assume_init() })
     }
@@ -129,13 +137,21 @@ impl Packet for XdpFrame {
     #[inline(always)]
     fn read<T: Plain>(&self, offset: u32) -> Option<T> {
         // SAFETY: the kernel's context.
-        let (data, data_end) = unsafe { ((*self.xdp).data as usize, (*self.xdp).data_end as usize) };
+        let (data, data_end) =
+            unsafe { ((*self.xdp).data as usize, (*self.xdp).data_end as usize) };
         if let Some(value) = read_linear(data, data_end, offset) {
             return Some(value);
         }
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: the buffer is as long as is said; the helper fills all of it or fails.
-        let result = unsafe { bpf_xdp_load_bytes(self.xdp, offset, value.as_mut_ptr().cast(), size_of::<T>() as u32) };
+        let result = unsafe {
+            bpf_xdp_load_bytes(
+                self.xdp,
+                offset,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+            )
+        };
         // SAFETY: filled.
         (result == 0).then(|| unsafe { value.assume_init() })
     }

@@ -19,7 +19,12 @@ pub struct Transport {
 }
 
 impl Transport {
-    pub const NONE: Self = Self { src_port: [0; 2], dst_port: [0; 2], tcp_flags: 0, header_octets: 0 };
+    pub const NONE: Self = Self {
+        src_port: [0; 2],
+        dst_port: [0; 2],
+        tcp_flags: 0,
+        header_octets: 0,
+    };
 }
 
 /// Reads the transport header at `offset` of a datagram that ends at `end`. `None` if it ends before the ports do.
@@ -39,7 +44,12 @@ fn ports<P: Packet>(packet: &P, offset: u32, end: u32, header_octets: u32) -> Op
         return None;
     }
     let [s0, s1, d0, d1] = packet.read::<[u8; 4]>(offset)?;
-    Some(Transport { src_port: [s0, s1], dst_port: [d0, d1], tcp_flags: 0, header_octets })
+    Some(Transport {
+        src_port: [s0, s1],
+        dst_port: [d0, d1],
+        tcp_flags: 0,
+        header_octets,
+    })
 }
 
 #[inline(always)]

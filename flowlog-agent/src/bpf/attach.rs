@@ -107,20 +107,50 @@ impl Observer {
     /// # Errors
     ///
     /// The kernel's. Nothing stays attached then.
-    pub fn attach(pin_folder: &Path, constants: EniConstants, target: Target<'_>, plan: AttachPlan) -> Result<Self, BpfError> {
-        let mut ebpf = object::load(pin_folder, EniConstants { xdp_mtu: 0, ..constants })?;
+    pub fn attach(
+        pin_folder: &Path,
+        constants: EniConstants,
+        target: Target<'_>,
+        plan: AttachPlan,
+    ) -> Result<Self, BpfError> {
+        let mut ebpf = object::load(
+            pin_folder,
+            EniConstants {
+                xdp_mtu: 0,
+                ..constants
+            },
+        )?;
         let mut made_clsact = false;
         let attached = (|| {
             let ingress = if plan.xdp {
                 attach_xdp(&mut ebpf, pin_folder, constants, target)?
             } else {
-                attach_tc(&mut ebpf, INGRESS, DeviceDirection::Ingress, target, plan, &mut made_clsact)?
+                attach_tc(
+                    &mut ebpf,
+                    INGRESS,
+                    DeviceDirection::Ingress,
+                    target,
+                    plan,
+                    &mut made_clsact,
+                )?
             };
-            let egress = attach_tc(&mut ebpf, EGRESS, DeviceDirection::Egress, target, plan, &mut made_clsact)?;
+            let egress = attach_tc(
+                &mut ebpf,
+                EGRESS,
+                DeviceDirection::Egress,
+                target,
+                plan,
+                &mut made_clsact,
+            )?;
             Ok((ingress, egress))
         })();
         match attached {
-            Ok((ingress, egress)) => Ok(Self { ebpf, ingress, egress, made_clsact }),
+            Ok((ingress, egress)) => Ok(Self {
+                ebpf,
+                ingress,
+                egress,
+                made_clsact,
+            }),
             Err(error) => {
                 drop(ebpf);
                 remove_own_clsact(target, made_clsact);
@@ -148,9 +178,18 @@ impl Observer {
     /// The kernel's.
     pub fn run_stats(&self) -> Result<[RunStats; 2], BpfError> {
         let stats = |attached: &Attached| {
-            let program = self.ebpf.program(attached.program).ok_or(BpfError::NoProgram(attached.program))?;
-            let info = program.info().map_err(|source| BpfError::Program { program: attached.program, source })?;
-            Ok(RunStats { runs: info.run_count(), time: info.run_time() })
+            let program = self
+                .ebpf
+                .program(attached.program)
+                .ok_or(BpfError::NoProgram(attached.program))?;
+            let info = program.info().map_err(|source| BpfError::Program {
+                program: attached.program,
+                source,
+            })?;
+            Ok(RunStats {
+                runs: info.run_count(),
+                time: info.run_time(),
+            })
         };
         Ok([stats(&self.ingress)?, stats(&self.egress)?])
     }
@@ -158,7 +197,12 @@ impl Observer {
     /// Takes the programs off the device; removes the clsact qdisc if it was made for them and nobody else has put a filter there.
     /// A device that is gone has taken them with it, which is no error.
     pub fn detach(self, target: Target<'_>) {
-        let Self { mut ebpf, ingress, egress, made_clsact } = self;
+        let Self {
+            mut ebpf,
+            ingress,
+            egress,
+            made_clsact,
+        } = self;
         for Attached { program, link, .. } in [ingress, egress] {
             if let Err(error) = detach(&mut ebpf, program, link) {
                 tracing::debug!(device = target.name, program, %error, "was not attached any more");
@@ -169,7 +213,10 @@ impl Observer {
 }
 
 fn detach(ebpf: &mut Ebpf, name: &'static str, link: Link) -> Result<(), BpfError> {
-    let refused = |source| BpfError::Program { program: name, source };
+    let refused = |source| BpfError::Program {
+        program: name,
+        source,
+    };
     match link {
         Link::Tc(id) => classifier(ebpf, name)?.detach(id).map_err(refused),
         Link::Xdp(id) => xdp_program(ebpf)?.detach(id).map_err(refused),
@@ -178,9 +225,16 @@ fn detach(ebpf: &mut Ebpf, name: &'static str, link: Link) -> Result<(), BpfErro
 
 /// Takes filters off that a previous agent, which could not end orderly, has left. TCX and XDP links end by themselves.
 pub fn remove_leftovers(target: Target<'_>) {
-    for (attach_type, name) in [(TcAttachType::Ingress, INGRESS), (TcAttachType::Egress, EGRESS)] {
+    for (attach_type, name) in [
+        (TcAttachType::Ingress, INGRESS),
+        (TcAttachType::Egress, EGRESS),
+    ] {
         if tc::qdisc_detach_program(target.name, attach_type, name).is_ok() {
-            tracing::warn!(device = target.name, program = name, "removed a filter that an agent had left");
+            tracing::warn!(
+                device = target.name,
+                program = name,
+                "removed a filter that an agent had left"
+            );
         }
     }
 }
@@ -191,24 +245,37 @@ fn remove_own_clsact(target: Target<'_>, made: bool) {
     }
     let others = [DeviceDirection::Ingress, DeviceDirection::Egress]
         .into_iter()
-        .try_fold(0, |sum, direction| Ok::<_, io::Error>(sum + clsact::filters(target.index, direction)?.len()));
+        .try_fold(0, |sum, direction| {
+            Ok::<_, io::Error>(sum + clsact::filters(target.index, direction)?.len())
+        });
     match others {
         Ok(0) => {
             if let Err(error) = clsact::remove(target.index) {
                 tracing::debug!(device = target.name, %error, "the clsact qdisc is gone already");
             }
         }
-        Ok(others) => tracing::info!(device = target.name, others, "leaving the clsact qdisc to the filters that others put there"),
+        Ok(others) => tracing::info!(
+            device = target.name,
+            others,
+            "leaving the clsact qdisc to the filters that others put there"
+        ),
         Err(error) => tracing::debug!(device = target.name, %error, "the device is gone"),
     }
 }
 
-fn classifier<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut SchedClassifier, BpfError> {
-    ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(BpfError::NoProgram(name))
+fn classifier<'e>(
+    ebpf: &'e mut Ebpf,
+    name: &'static str,
+) -> Result<&'e mut SchedClassifier, BpfError> {
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(BpfError::NoProgram(name))
 }
 
 fn xdp_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, BpfError> {
-    ebpf.program_mut(XDP).and_then(|program| program.try_into().ok()).ok_or(BpfError::NoProgram(XDP))
+    ebpf.program_mut(XDP)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(BpfError::NoProgram(XDP))
 }
 
 fn attach_tc(
@@ -220,24 +287,51 @@ fn attach_tc(
     made_clsact: &mut bool,
 ) -> Result<Attached, BpfError> {
     let program = classifier(ebpf, name)?;
-    program.load().map_err(|source| BpfError::Program { program: name, source })?;
-    let id = program.info().map_err(|source| BpfError::Program { program: name, source })?.id();
+    program.load().map_err(|source| BpfError::Program {
+        program: name,
+        source,
+    })?;
+    let id = program
+        .info()
+        .map_err(|source| BpfError::Program {
+            program: name,
+            source,
+        })?
+        .id();
     let attach_type = match direction {
         DeviceDirection::Ingress => TcAttachType::Ingress,
         DeviceDirection::Egress => TcAttachType::Egress,
     };
     if plan.mode != AttachMode::Clsact {
         match attach_tcx(program, attach_type, target, plan.position) {
-            Ok(link) => return Ok(Attached { program: name, hook: Hook::Tcx, link: Link::Tc(link), id }),
+            Ok(link) => {
+                return Ok(Attached {
+                    program: name,
+                    hook: Hook::Tcx,
+                    link: Link::Tc(link),
+                    id,
+                });
+            }
             Err(error) if plan.mode == AttachMode::Auto && tcx_is_missing(&error) => {
                 tracing::info!(device = target.name, "this kernel has no TCX; using clsact");
             }
             Err(error) => return Err(failed(name, target, "tcx", &error)),
         }
     }
-    let link = attach_clsact(program, attach_type, target, plan.clsact_priority, made_clsact)
-        .map_err(|error| failed(name, target, "clsact", &error))?;
-    Ok(Attached { program: name, hook: Hook::Clsact, link: Link::Tc(link), id })
+    let link = attach_clsact(
+        program,
+        attach_type,
+        target,
+        plan.clsact_priority,
+        made_clsact,
+    )
+    .map_err(|error| failed(name, target, "clsact", &error))?;
+    Ok(Attached {
+        program: name,
+        hook: Hook::Clsact,
+        link: Link::Tc(link),
+        id,
+    })
 }
 
 fn attach_tcx(
@@ -273,7 +367,12 @@ fn attach_clsact(
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    let options = |priority| TcAttachOptions::Netlink(NlOptions { priority, ..NlOptions::default() });
+    let options = |priority| {
+        TcAttachOptions::Netlink(NlOptions {
+            priority,
+            ..NlOptions::default()
+        })
+    };
     program.attach_with_options(target.name, attach_type, options(priority)).or_else(|error| {
         // Filters of one priority are of one kind, and somebody else's may be of another.
         tracing::debug!(device = target.name, priority, %error, "taking the priority that the kernel chooses");
@@ -281,25 +380,65 @@ fn attach_clsact(
     })
 }
 
-fn attach_xdp(ebpf: &mut Ebpf, pin_folder: &Path, constants: EniConstants, target: Target<'_>) -> Result<Attached, BpfError> {
+fn attach_xdp(
+    ebpf: &mut Ebpf,
+    pin_folder: &Path,
+    constants: EniConstants,
+    target: Target<'_>,
+) -> Result<Attached, BpfError> {
     match attach_xdp_mode(ebpf, target, XdpMode::Driver) {
-        Ok((link, id)) => return Ok(Attached { program: XDP, hook: Hook::XdpNative, link: Link::Xdp(link), id }),
-        Err(error) if is_busy(&error) => return Err(failed(XDP, target, "xdp", &"another XDP program is attached to it")),
-        Err(error) => tracing::info!(device = target.name, %error, "the driver has no XDP for this device; using generic XDP"),
+        Ok((link, id)) => {
+            return Ok(Attached {
+                program: XDP,
+                hook: Hook::XdpNative,
+                link: Link::Xdp(link),
+                id,
+            });
+        }
+        Err(error) if is_busy(&error) => {
+            return Err(failed(
+                XDP,
+                target,
+                "xdp",
+                &"another XDP program is attached to it",
+            ));
+        }
+        Err(error) => {
+            tracing::info!(device = target.name, %error, "the driver has no XDP for this device; using generic XDP")
+        }
     }
     // Generic XDP runs where received segments may have been merged already.
-    let fresh = object::load(pin_folder, EniConstants { xdp_mtu: target.mtu, ..constants })?;
+    let fresh = object::load(
+        pin_folder,
+        EniConstants {
+            xdp_mtu: target.mtu,
+            ..constants
+        },
+    )?;
     let native = std::mem::replace(ebpf, fresh);
     drop(native);
-    let (link, id) = attach_xdp_mode(ebpf, target, XdpMode::Skb).map_err(|error| match is_busy(&error) {
-        true => failed(XDP, target, "xdp", &"another XDP program is attached to it"),
-        false => failed(XDP, target, "xdp", &error),
-    })?;
-    Ok(Attached { program: XDP, hook: Hook::XdpGeneric, link: Link::Xdp(link), id })
+    let (link, id) =
+        attach_xdp_mode(ebpf, target, XdpMode::Skb).map_err(|error| match is_busy(&error) {
+            true => failed(XDP, target, "xdp", &"another XDP program is attached to it"),
+            false => failed(XDP, target, "xdp", &error),
+        })?;
+    Ok(Attached {
+        program: XDP,
+        hook: Hook::XdpGeneric,
+        link: Link::Xdp(link),
+        id,
+    })
 }
 
-fn attach_xdp_mode(ebpf: &mut Ebpf, target: Target<'_>, mode: XdpMode) -> Result<(XdpLinkId, u32), ProgramError> {
-    let program: &mut Xdp = ebpf.program_mut(XDP).ok_or(ProgramError::NotLoaded)?.try_into()?;
+fn attach_xdp_mode(
+    ebpf: &mut Ebpf,
+    target: Target<'_>,
+    mode: XdpMode,
+) -> Result<(XdpLinkId, u32), ProgramError> {
+    let program: &mut Xdp = ebpf
+        .program_mut(XDP)
+        .ok_or(ProgramError::NotLoaded)?
+        .try_into()?;
     program.load()?;
     let id = program.info()?.id();
     Ok((program.attach_to_if_index(target.index, mode)?, id))
@@ -310,6 +449,16 @@ fn is_busy(error: &ProgramError) -> bool {
         if matches!(error.io_error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)))
 }
 
-fn failed(program: &'static str, target: Target<'_>, hook: &'static str, reason: &dyn std::fmt::Display) -> BpfError {
-    BpfError::Attach { program, device: target.name.to_owned(), hook, reason: reason.to_string() }
+fn failed(
+    program: &'static str,
+    target: Target<'_>,
+    hook: &'static str,
+    reason: &dyn std::fmt::Display,
+) -> BpfError {
+    BpfError::Attach {
+        program,
+        device: target.name.to_owned(),
+        hook,
+        reason: reason.to_string(),
+    }
 }

@@ -44,11 +44,15 @@ pub fn chain(device: u32, name: &str, direction: DeviceDirection) -> io::Result<
         }));
     }
     if clsact::exists(device)? {
-        entries.extend(clsact::filters(device, direction)?.into_iter().map(|filter| ChainEntry {
-            hook: "clsact",
-            name: filter.name.unwrap_or(filter.kind),
-            program_id: filter.program_id,
-        }));
+        entries.extend(
+            clsact::filters(device, direction)?
+                .into_iter()
+                .map(|filter| ChainEntry {
+                    hook: "clsact",
+                    name: filter.name.unwrap_or(filter.kind),
+                    program_id: filter.program_id,
+                }),
+        );
     }
     Ok(entries)
 }
@@ -56,5 +60,9 @@ pub fn chain(device: u32, name: &str, direction: DeviceDirection) -> io::Result<
 /// Name of a loaded program.
 #[must_use]
 pub fn program_name(id: u32) -> Option<String> {
-    loaded_programs().flatten().find(|program| program.id() == id)?.name_as_str().map(str::to_owned)
+    loaded_programs()
+        .flatten()
+        .find(|program| program.id() == id)?
+        .name_as_str()
+        .map(str::to_owned)
 }

@@ -33,7 +33,10 @@ pub fn exists(device: u32) -> io::Result<bool> {
         pin_mut!(qdiscs);
         while let Some(qdisc) = qdiscs.next().await {
             let qdisc = qdisc.map_err(io::Error::other)?;
-            let clsact = qdisc.attributes.iter().any(|a| matches!(a, TcAttribute::Kind(kind) if kind == "clsact"));
+            let clsact = qdisc
+                .attributes
+                .iter()
+                .any(|a| matches!(a, TcAttribute::Kind(kind) if kind == "clsact"));
             if clsact && qdisc.header.index == signed(device)? {
                 return Ok(true);
             }
@@ -54,10 +57,17 @@ pub fn filters(device: u32, direction: DeviceDirection) -> io::Result<Vec<Filter
             DeviceDirection::Ingress => filters.get().ingress(),
             DeviceDirection::Egress => filters.get().egress(),
         };
-        let messages: Vec<_> = request.execute().try_collect().await.map_err(io::Error::other)?;
+        let messages: Vec<_> = request
+            .execute()
+            .try_collect()
+            .await
+            .map_err(io::Error::other)?;
         // A filter's chain head comes as a message of its own, with no handle.
-        let mut found: Vec<_> =
-            messages.iter().filter(|m| m.header.handle != TcHandle::UNSPEC).map(|m| filter(m.header.info, &m.attributes)).collect();
+        let mut found: Vec<_> = messages
+            .iter()
+            .filter(|m| m.header.handle != TcHandle::UNSPEC)
+            .map(|m| filter(m.header.info, &m.attributes))
+            .collect();
         found.sort_by_key(|f| f.priority);
         Ok(found)
     })
@@ -73,21 +83,33 @@ pub fn remove(device: u32) -> io::Result<()> {
         let mut request = handle.qdisc().del(signed(device)?);
         let header = &mut request.message_mut().header;
         header.parent = TcHandle::CLSACT;
-        header.handle = TcHandle { major: 0xffff, minor: 0 };
+        header.handle = TcHandle {
+            major: 0xffff,
+            minor: 0,
+        };
         request.execute().await.map_err(io::Error::other)
     })
 }
 
 fn filter(info: u32, attributes: &[TcAttribute]) -> Filter {
-    let mut filter = Filter { priority: (info >> 16) as u16, kind: String::new(), name: None, program_id: None };
+    let mut filter = Filter {
+        priority: (info >> 16) as u16,
+        kind: String::new(),
+        name: None,
+        program_id: None,
+    };
     for attribute in attributes {
         match attribute {
             TcAttribute::Kind(kind) => filter.kind.clone_from(kind),
             TcAttribute::Options(options) => {
                 for option in options {
                     match option {
-                        TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => filter.name = Some(name.clone()),
-                        TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => filter.program_id = Some(*id),
+                        TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => {
+                            filter.name = Some(name.clone())
+                        }
+                        TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => {
+                            filter.program_id = Some(*id)
+                        }
                         _ => {}
                     }
                 }
@@ -103,7 +125,9 @@ fn signed(device: u32) -> io::Result<i32> {
 }
 
 fn with_netlink<T>(f: impl AsyncFnOnce(Handle) -> io::Result<T>) -> io::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
     runtime.block_on(async {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         let connection = tokio::spawn(connection);

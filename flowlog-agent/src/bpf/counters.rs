@@ -9,7 +9,8 @@ use std::{
 };
 
 use flowlog_common::{
-    EniCounters, FAMILIES, FlowCounters, FlowKeyV4, FlowKeyV6, GENERATIONS, MAX_ENIS, Occupancy,
+    Active, EniCounters, FAMILIES, FlowCounters, FlowKeyV4, FlowKeyV6, GENERATIONS, MAX_ENIS,
+    Occupancy,
 };
 
 use super::{
@@ -70,7 +71,10 @@ impl Counters {
     /// The kernel's: no CAP_BPF, no room.
     pub fn create(pin_folder: &Path, sizes: MapSizes) -> Result<Self, BpfError> {
         drop(object::load(pin_folder, EniConstants::default())?);
-        let open = |name: &str| sys::obj_get(&pin_folder.join(name)).map_err(BpfError::map(format!("open the map {name}")));
+        let open = |name: &str| {
+            sys::obj_get(&pin_folder.join(name))
+                .map_err(BpfError::map(format!("open the map {name}")))
+        };
         let counters = Self {
             active_map: open("ACTIVE")?,
             flows_v4: open("FLOWS_V4")?,
@@ -97,12 +101,22 @@ impl Counters {
     /// The kernel's. If it fails before the switch, the active one stays as it was.
     pub fn flip(&mut self) -> Result<Still, BpfError> {
         let next = 1 - self.active;
-        sys::map_update(self.active_map.as_fd(), &0_u32, &(next as u32))
+        let active = Active {
+            generation: next as u32,
+            zero: 0,
+        };
+        sys::map_update(self.active_map.as_fd(), &0_u32, &active)
             .map_err(BpfError::map("switch the active generation"))?;
         let still = std::mem::replace(&mut self.active, next);
         // Nothing changes by this update, but the kernel waits until no program runs that began before it.
-        sys::map_of_maps_update(self.flows_v4.as_fd(), next as u32, self.generations[next].flows_v4.as_fd())
-            .map_err(BpfError::map("wait for the programs that count into the previous generation"))?;
+        sys::map_of_maps_update(
+            self.flows_v4.as_fd(),
+            next as u32,
+            self.generations[next].flows_v4.as_fd(),
+        )
+        .map_err(BpfError::map(
+            "wait for the programs that count into the previous generation",
+        ))?;
         Ok(Still(still))
     }
 
@@ -111,8 +125,13 @@ impl Counters {
     /// # Errors
     ///
     /// The kernel's.
-    pub fn read_v4(&self, still: &Still, each: impl FnMut(&[FlowKeyV4], &[FlowCounters])) -> Result<(), BpfError> {
-        read_all(&self.generations[still.0].flows_v4, each).map_err(BpfError::map("read the IPv4 flow map"))
+    pub fn read_v4(
+        &self,
+        still: &Still,
+        each: impl FnMut(&[FlowKeyV4], &[FlowCounters]),
+    ) -> Result<(), BpfError> {
+        read_all(&self.generations[still.0].flows_v4, each)
+            .map_err(BpfError::map("read the IPv4 flow map"))
     }
 
     /// Reads all IPv6 flows of a still generation, as [`Counters::read_v4`] does.
@@ -120,8 +139,13 @@ impl Counters {
     /// # Errors
     ///
     /// The kernel's.
-    pub fn read_v6(&self, still: &Still, each: impl FnMut(&[FlowKeyV6], &[FlowCounters])) -> Result<(), BpfError> {
-        read_all(&self.generations[still.0].flows_v6, each).map_err(BpfError::map("read the IPv6 flow map"))
+    pub fn read_v6(
+        &self,
+        still: &Still,
+        each: impl FnMut(&[FlowKeyV6], &[FlowCounters]),
+    ) -> Result<(), BpfError> {
+        read_all(&self.generations[still.0].flows_v6, each)
+            .map_err(BpfError::map("read the IPv6 flow map"))
     }
 
     /// What is in no flow of a still generation, by `slot * 2 + direction`.
@@ -131,8 +155,11 @@ impl Counters {
     /// The kernel's.
     pub fn read_enis(&self, still: &Still) -> Result<Vec<EniCounters>, BpfError> {
         let mut all = Vec::with_capacity(MAX_ENIS as usize * 2);
-        read_all(&self.generations[still.0].enis, |_: &[u32], values: &[EniCounters]| all.extend_from_slice(values))
-            .map_err(BpfError::map("read the counters of what is in no flow"))?;
+        read_all(
+            &self.generations[still.0].enis,
+            |_: &[u32], values: &[EniCounters]| all.extend_from_slice(values),
+        )
+        .map_err(BpfError::map("read the counters of what is in no flow"))?;
         Ok(all)
     }
 
@@ -167,7 +194,10 @@ impl Counters {
                 .map_err(BpfError::map("read how full a flow map is"))?;
             Ok(occupancy.unwrap_or_default().flows)
         };
-        Ok(Fill { v4: read(0)?, v6: read(1)? })
+        Ok(Fill {
+            v4: read(0)?,
+            v6: read(1)?,
+        })
     }
 
     /// Makes a still generation, whose contents are no longer needed, clean, with flow maps of the given sizes. Maps that nothing was
@@ -181,11 +211,23 @@ impl Counters {
         let fill = self.fill_of(index)?;
         let generation = &mut self.generations[index];
         if fill.v4 > 0 || generation.sizes.v4 != sizes.v4 {
-            replace(&mut generation.flows_v4, &mut generation.sizes.v4, sizes.v4, make_flows_v4, empty_hash::<FlowKeyV4>)?;
+            replace(
+                &mut generation.flows_v4,
+                &mut generation.sizes.v4,
+                sizes.v4,
+                make_flows_v4,
+                empty_hash::<FlowKeyV4>,
+            )?;
             install(&self.flows_v4, index, &generation.flows_v4)?;
         }
         if fill.v6 > 0 || generation.sizes.v6 != sizes.v6 {
-            replace(&mut generation.flows_v6, &mut generation.sizes.v6, sizes.v6, make_flows_v6, empty_hash::<FlowKeyV6>)?;
+            replace(
+                &mut generation.flows_v6,
+                &mut generation.sizes.v6,
+                sizes.v6,
+                make_flows_v6,
+                empty_hash::<FlowKeyV6>,
+            )?;
             install(&self.flows_v6, index, &generation.flows_v6)?;
         }
         empty_enis(&generation.enis)?;
@@ -195,7 +237,11 @@ impl Counters {
     fn reset_occupancy(&self, generation: usize) -> Result<(), BpfError> {
         let sizes = self.generations[generation].sizes;
         for (family, size) in [sizes.v4, sizes.v6].into_iter().enumerate() {
-            let occupancy = Occupancy { flows: 0, wake_at: u64::from(size / 2), ..Occupancy::default() };
+            let occupancy = Occupancy {
+                flows: 0,
+                wake_at: u64::from(size / 2),
+                ..Occupancy::default()
+            };
             let index = (generation * FAMILIES + family) as u32;
             sys::map_update(self.occupancy.as_fd(), &index, &occupancy)
                 .map_err(BpfError::map("reset how full a flow map is"))?;
@@ -209,21 +255,27 @@ impl Generation {
         Ok(Self {
             flows_v4: make_flows_v4(sizes.v4)?,
             flows_v6: make_flows_v6(sizes.v6)?,
-            enis: sys::map_create::<u32, EniCounters>(sys::MAP_TYPE_ARRAY, MAX_ENIS * 2, "flowlog_enis")
-                .map_err(BpfError::map("make the counters of what is in no flow"))?,
+            enis: sys::map_create::<u32, EniCounters>(
+                sys::MAP_TYPE_ARRAY,
+                MAX_ENIS * 2,
+                "flowlog_enis",
+            )
+            .map_err(BpfError::map("make the counters of what is in no flow"))?,
             sizes,
         })
     }
 }
 
 fn make_flows_v4(entries: u32) -> Result<OwnedFd, BpfError> {
-    sys::map_create::<FlowKeyV4, FlowCounters>(sys::MAP_TYPE_HASH, entries, "flowlog_v4")
-        .map_err(BpfError::map(format!("make an IPv4 flow map of {entries} entries")))
+    sys::map_create::<FlowKeyV4, FlowCounters>(sys::MAP_TYPE_HASH, entries, "flowlog_v4").map_err(
+        BpfError::map(format!("make an IPv4 flow map of {entries} entries")),
+    )
 }
 
 fn make_flows_v6(entries: u32) -> Result<OwnedFd, BpfError> {
-    sys::map_create::<FlowKeyV6, FlowCounters>(sys::MAP_TYPE_HASH, entries, "flowlog_v6")
-        .map_err(BpfError::map(format!("make an IPv6 flow map of {entries} entries")))
+    sys::map_create::<FlowKeyV6, FlowCounters>(sys::MAP_TYPE_HASH, entries, "flowlog_v6").map_err(
+        BpfError::map(format!("make an IPv6 flow map of {entries} entries")),
+    )
 }
 
 /// Puts a map of a generation where the programs look for it.
@@ -273,7 +325,10 @@ fn empty_enis(enis: &OwnedFd) -> Result<(), BpfError> {
         .map_err(BpfError::map("reset the counters of what is in no flow"))
 }
 
-fn read_all<K: sys::MapData, V: sys::MapData>(map: &OwnedFd, mut each: impl FnMut(&[K], &[V])) -> io::Result<()> {
+fn read_all<K: sys::MapData, V: sys::MapData>(
+    map: &OwnedFd,
+    mut each: impl FnMut(&[K], &[V]),
+) -> io::Result<()> {
     let mut reader = BatchReader::<K, V>::new(map.as_fd(), BATCH);
     loop {
         let (keys, values) = reader.next()?;

@@ -60,7 +60,10 @@ impl BpfError {
 /// Without the verifier's log.
 pub(super) fn brief(error: &aya::programs::ProgramError) -> String {
     match error {
-        aya::programs::ProgramError::LoadError { io_error, verifier_log } => {
+        aya::programs::ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
             tracing::debug!("the verifier says: {verifier_log}");
             io_error.to_string()
         }

@@ -1,5 +1,8 @@
 //! Everything that the agent asks of the kernel's BPF: all aya calls, and all `unsafe`, live here.
-#![expect(unsafe_code, reason = "the raw `bpf` system call, for what aya does not offer")]
+#![expect(
+    unsafe_code,
+    reason = "the raw `bpf` system call, for what aya does not offer"
+)]
 
 mod attach;
 mod chain;

@@ -10,7 +10,15 @@ use super::error::BpfError;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowlog-ebpf.o"));
 
 /// The maps that all ENIs share.
-pub(super) const SHARED_MAPS: [&str; 7] = ["ACTIVE", "FLOWS_V4", "FLOWS_V6", "ENIS", "OCCUPANCY", "WAKE", "FRAGMENTS"];
+pub(super) const SHARED_MAPS: [&str; 7] = [
+    "ACTIVE",
+    "FLOWS_V4",
+    "FLOWS_V6",
+    "ENIS",
+    "OCCUPANCY",
+    "WAKE",
+    "FRAGMENTS",
+];
 
 /// Program names, as listed by `bpftool prog`.
 pub(super) const INGRESS: &str = "flowlog_ingress";

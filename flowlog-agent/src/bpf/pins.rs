@@ -18,19 +18,33 @@ const BPFFS: &str = "/sys/fs/bpf";
 ///
 /// The file system's; and if the folder is on no BPF file system.
 pub fn prepare(folder: &Path) -> Result<(), BpfError> {
-    let failed = |source| BpfError::Pins { path: folder.to_owned(), source };
+    let failed = |source| BpfError::Pins {
+        path: folder.to_owned(),
+        source,
+    };
     if folder.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)).map_err(failed)? {
         tracing::info!("mounting the BPF file system on {BPFFS}");
-        mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, None::<&str>)
-            .map_err(|error| failed(error.into()))?;
+        mount(
+            Some("bpf"),
+            BPFFS,
+            Some("bpf"),
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+            None::<&str>,
+        )
+        .map_err(|error| failed(error.into()))?;
     }
     if folder.exists() {
-        tracing::warn!("an agent that could not end orderly left its counters in {}: what they had counted since its last window is lost", folder.display());
+        tracing::warn!(
+            "an agent that could not end orderly left its counters in {}: what they had counted since its last window is lost",
+            folder.display()
+        );
         remove(folder);
     }
     fs::create_dir_all(folder).map_err(failed)?;
     if !is_bpffs(folder).map_err(failed)? {
-        return Err(failed(io::Error::other("it is not on a BPF file system (mount -t bpf)")));
+        return Err(failed(io::Error::other(
+            "it is not on a BPF file system (mount -t bpf)",
+        )));
     }
     Ok(())
 }

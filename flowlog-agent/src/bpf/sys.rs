@@ -42,13 +42,26 @@ unsafe impl MapData for flowlog_common::FlowCounters {}
 unsafe impl MapData for flowlog_common::EniCounters {}
 // SAFETY: as above.
 unsafe impl MapData for flowlog_common::Occupancy {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::Active {}
 
 /// Calls `bpf(command, attr)`.
 fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<libc::c_long> {
     // SAFETY: `attr` is a live `#[repr(C)]` struct of which the kernel is told the size; what its pointers point to is the
     // caller's to keep alive and large enough, and each caller below does so.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            size_of::<A>(),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
@@ -75,7 +88,11 @@ struct MapCreate {
 /// # Errors
 ///
 /// The kernel's: `EPERM` without CAP_BPF, `ENOMEM` where `max_entries` are too many for the machine.
-pub(super) fn map_create<K: MapData, V: MapData>(map_type: u32, max_entries: u32, name: &str) -> io::Result<OwnedFd> {
+pub(super) fn map_create<K: MapData, V: MapData>(
+    map_type: u32,
+    max_entries: u32,
+    name: &str,
+) -> io::Result<OwnedFd> {
     let mut attr = MapCreate {
         map_type,
         key_size: size_of::<K>() as u32,
@@ -100,7 +117,13 @@ struct MapElement {
 }
 
 fn element<K, V>(map: BorrowedFd<'_>, key: *const K, value: *const V) -> MapElement {
-    MapElement { map_fd: map.as_raw_fd() as u32, padding: 0, key: key as u64, value: value as u64, flags: 0 }
+    MapElement {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key: key as u64,
+        value: value as u64,
+        flags: 0,
+    }
 }
 
 /// Writes one element (`BPF_ANY`).
@@ -108,7 +131,11 @@ fn element<K, V>(map: BorrowedFd<'_>, key: *const K, value: *const V) -> MapElem
 /// # Errors
 ///
 /// The kernel's.
-pub(super) fn map_update<K: MapData, V: MapData>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+pub(super) fn map_update<K: MapData, V: MapData>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &V,
+) -> io::Result<()> {
     let mut attr = element(map, std::ptr::from_ref(key), std::ptr::from_ref(value));
     bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
@@ -119,7 +146,11 @@ pub(super) fn map_update<K: MapData, V: MapData>(map: BorrowedFd<'_>, key: &K, v
 /// # Errors
 ///
 /// The kernel's: `EINVAL` where the inner map is of another shape.
-pub(super) fn map_of_maps_update(outer: BorrowedFd<'_>, index: u32, inner: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn map_of_maps_update(
+    outer: BorrowedFd<'_>,
+    index: u32,
+    inner: BorrowedFd<'_>,
+) -> io::Result<()> {
     map_update(outer, &index, &(inner.as_raw_fd() as u32))
 }
 
@@ -128,7 +159,10 @@ pub(super) fn map_of_maps_update(outer: BorrowedFd<'_>, index: u32, inner: Borro
 /// # Errors
 ///
 /// The kernel's.
-pub(super) fn map_lookup<K: MapData, V: MapData>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+pub(super) fn map_lookup<K: MapData, V: MapData>(
+    map: BorrowedFd<'_>,
+    key: &K,
+) -> io::Result<Option<V>> {
     let mut value = V::default();
     let mut attr = element(map, std::ptr::from_ref(key), &raw mut value);
     match bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) {
@@ -152,7 +186,11 @@ struct ObjGet {
 /// The kernel's: `ENOENT` if nothing is pinned there.
 pub(super) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    let mut attr = ObjGet {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
     owned(bpf(BPF_OBJ_GET, &mut attr)?)
 }
 
@@ -197,7 +235,10 @@ impl<'m, K: MapData, V: MapData> BatchReader<'m, K, V> {
 
     /// Likewise, but what is read is deleted.
     pub(super) fn deleting(map: BorrowedFd<'m>, batch: usize) -> Self {
-        Self { command: BPF_MAP_LOOKUP_AND_DELETE_BATCH, ..Self::new(map, batch) }
+        Self {
+            command: BPF_MAP_LOOKUP_AND_DELETE_BATCH,
+            ..Self::new(map, batch)
+        }
     }
 
     /// The next batch; empty at the map's end.
@@ -211,7 +252,11 @@ impl<'m, K: MapData, V: MapData> BatchReader<'m, K, V> {
         }
         let mut next = [0_u8; 64];
         let mut attr = MapBatch {
-            in_batch: if self.started { self.position.as_ptr() as u64 } else { 0 },
+            in_batch: if self.started {
+                self.position.as_ptr() as u64
+            } else {
+                0
+            },
             out_batch: next.as_mut_ptr() as u64,
             keys: self.keys.as_mut_ptr() as u64,
             values: self.values.as_mut_ptr() as u64,
@@ -232,7 +277,9 @@ impl<'m, K: MapData, V: MapData> BatchReader<'m, K, V> {
         let count = attr.count as usize;
         match (self.keys.get(..count), self.values.get(..count)) {
             (Some(keys), Some(values)) => Ok((keys, values)),
-            _ => Err(io::Error::other("the kernel says that it read more than there was room for")),
+            _ => Err(io::Error::other(
+                "the kernel says that it read more than there was room for",
+            )),
         }
     }
 }

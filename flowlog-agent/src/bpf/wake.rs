@@ -25,7 +25,9 @@ impl Wake {
         };
         let data = MapData::from_pin(pin_folder.join("WAKE")).map_err(|error| failed(&error))?;
         let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| failed(&error))?;
-        Ok(Self { ring: register(ring).map_err(|error| failed(&error))? })
+        Ok(Self {
+            ring: register(ring).map_err(|error| failed(&error))?,
+        })
     }
 
     /// Returns when a flow map has passed half full since the last call. Cancel-safe.

@@ -16,7 +16,12 @@ pub(super) struct RotatingFile {
 impl RotatingFile {
     /// `max_files` are kept in all, with the one that is written to.
     pub(super) fn new(path: PathBuf, max_bytes: u64, max_files: u16) -> Self {
-        Self { path, max_bytes, max_files, open: None }
+        Self {
+            path,
+            max_bytes,
+            max_files,
+            open: None,
+        }
     }
 
     /// Opens the file if it is not open, and rotates if `octets` more have no room. Lines are not cut: a chunk larger than a file
@@ -44,11 +49,16 @@ impl RotatingFile {
             if let Some(folder) = self.path.parent() {
                 fs::create_dir_all(folder)?;
             }
-            let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+            let file = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&self.path)?;
             let size = file.metadata()?.len();
             self.open = Some((file, size));
         }
-        self.open.as_mut().ok_or_else(|| io::Error::other("the file was just opened"))
+        self.open
+            .as_mut()
+            .ok_or_else(|| io::Error::other("the file was just opened"))
     }
 
     fn rotate(&self) -> io::Result<()> {
@@ -84,7 +94,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("logs/flow.log");
         let mut file = RotatingFile::new(path, 10, 3);
-        for line in ["first\n", "second\n", "a line longer than a file\n", "fourth\n", "5\n"] {
+        for line in [
+            "first\n",
+            "second\n",
+            "a line longer than a file\n",
+            "fourth\n",
+            "5\n",
+        ] {
             file.make_room_for(line.len() as u64).unwrap();
             assert_eq!(file.write(line.as_bytes()).unwrap(), line.len());
         }

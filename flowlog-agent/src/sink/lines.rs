@@ -19,7 +19,13 @@ pub(super) struct LineWriter<'w> {
 
 impl<'w> LineWriter<'w> {
     pub(super) fn new(format: &'w Format, writer: &'w mut SinkWriter) -> Self {
-        Self { format, writer, buffer: Vec::with_capacity(CHUNK + 1024), records: 0, result: Ok(()) }
+        Self {
+            format,
+            writer,
+            buffer: Vec::with_capacity(CHUNK + 1024),
+            records: 0,
+            result: Ok(()),
+        }
     }
 
     /// Adds a record. After an error, the others are let go.

@@ -91,7 +91,11 @@ impl Sinks {
     /// No sinks yet; each is opened with its first window.
     #[must_use]
     pub fn new(events: UnboundedSender<SinkEvent>) -> Self {
-        Self { sinks: HashMap::new(), events, closing: Arc::new(AtomicBool::new(false)) }
+        Self {
+            sinks: HashMap::new(),
+            events,
+            closing: Arc::new(AtomicBool::new(false)),
+        }
     }
 
     /// Gives a closed window to the sink of an output.
@@ -103,15 +107,26 @@ impl Sinks {
         let sink = match self.sinks.entry(target(&output.destination)) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                let sink = open(entry.key().clone(), &output.destination, self.events.clone(), Arc::clone(&self.closing))?;
+                let sink = open(
+                    entry.key().clone(),
+                    &output.destination,
+                    self.events.clone(),
+                    Arc::clone(&self.closing),
+                )?;
                 entry.insert(sink)
             }
         };
-        let batch = Batch { output: Arc::clone(output), window: Arc::clone(window) };
+        let batch = Batch {
+            output: Arc::clone(output),
+            window: Arc::clone(window),
+        };
         match sink.queue.try_send(batch) {
             Ok(()) => {}
             Err(TrySendError::Full(batch)) => {
-                tracing::warn!(flow_log = output.flow_log.name.as_str(), "its sink is {MAX_WAITING_WINDOWS} windows behind: waiting for it");
+                tracing::warn!(
+                    flow_log = output.flow_log.name.as_str(),
+                    "its sink is {MAX_WAITING_WINDOWS} windows behind: waiting for it"
+                );
                 let _ = sink.queue.send(batch);
             }
             // The sink has said why it ended.
@@ -149,9 +164,11 @@ fn open(
     let mut writer = SinkWriter {
         device: match destination {
             Destination::Stdout => Device::Stdout,
-            Destination::File { path, max_size_bytes, max_files } => {
-                Device::File(RotatingFile::new(path.clone(), *max_size_bytes, *max_files))
-            }
+            Destination::File {
+                path,
+                max_size_bytes,
+                max_files,
+            } => Device::File(RotatingFile::new(path.clone(), *max_size_bytes, *max_files)),
         },
         closing,
     };
@@ -159,11 +176,17 @@ fn open(
         Target::Stdout => "sink-stdout",
         Target::File(_) => "sink-file",
     };
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || write_all(&batches, &mut writer, &events))?;
+    let thread = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || write_all(&batches, &mut writer, &events))?;
     Ok(Sink { queue, thread })
 }
 
-fn write_all(batches: &Receiver<Batch>, writer: &mut SinkWriter, events: &UnboundedSender<SinkEvent>) {
+fn write_all(
+    batches: &Receiver<Batch>,
+    writer: &mut SinkWriter,
+    events: &UnboundedSender<SinkEvent>,
+) {
     while let Ok(batch) = batches.recv() {
         let flow_log = &batch.output.flow_log;
         let written = match &batch.output.rendering {
@@ -228,13 +251,19 @@ impl SinkWriter {
         }
     }
 
-    fn retrying<T>(&mut self, mut attempt: impl FnMut(&mut Device) -> io::Result<T>) -> io::Result<T> {
+    fn retrying<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Device) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut told = false;
         loop {
             match attempt(&mut self.device) {
                 Ok(value) => return Ok(value),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe || self.closing.load(Ordering::Relaxed) => {
+                Err(error)
+                    if error.kind() == io::ErrorKind::BrokenPipe
+                        || self.closing.load(Ordering::Relaxed) =>
+                {
                     return Err(error);
                 }
                 Err(error) => {

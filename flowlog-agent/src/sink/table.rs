@@ -24,7 +24,11 @@ struct Row {
 }
 
 /// Writes the window's records as a table; gives their number.
-pub(super) fn write(window: &ClosedWindow, flow_log: &FlowLog, writer: &mut SinkWriter) -> io::Result<u64> {
+pub(super) fn write(
+    window: &ClosedWindow,
+    flow_log: &FlowLog,
+    writer: &mut SinkWriter,
+) -> io::Result<u64> {
     let mut rows = Vec::new();
     let mut records = 0;
     let mut rest = (0_u64, 0_u64, 0_u64);
@@ -53,12 +57,28 @@ fn cut(rows: &mut Vec<Row>, rest: &mut (u64, u64, u64)) {
     }
 }
 
-fn render(window: &ClosedWindow, flow_log: &FlowLog, rows: &[Row], records: u64, rest: (u64, u64, u64)) -> String {
+fn render(
+    window: &ClosedWindow,
+    flow_log: &FlowLog,
+    rows: &[Row],
+    records: u64,
+    rest: (u64, u64, u64),
+) -> String {
     let mut table = Table::new();
     table
         .load_style(NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["ENI", "DIR", "PROTO", "SOURCE", "DESTINATION", "PACKETS", "BYTES", "FLAGS", "ACTION"]);
+        .set_header([
+            "ENI",
+            "DIR",
+            "PROTO",
+            "SOURCE",
+            "DESTINATION",
+            "PACKETS",
+            "BYTES",
+            "FLAGS",
+            "ACTION",
+        ]);
     for row in rows {
         table.add_row(&row.cells);
     }
@@ -67,7 +87,10 @@ fn render(window: &ClosedWindow, flow_log: &FlowLog, rows: &[Row], records: u64,
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let (start, end) = (clock_time(window.window.start), clock_time(window.window.end));
+    let (start, end) = (
+        clock_time(window.window.start),
+        clock_time(window.window.end),
+    );
     let mut text = format!(
         "\n── {} · {start}–{end} UTC · {records} {} ──\n",
         flow_log.name.as_str(),
@@ -79,13 +102,17 @@ fn render(window: &ClosedWindow, flow_log: &FlowLog, rows: &[Row], records: u64,
     }
     let (flows, packets, bytes) = rest;
     if flows > 0 {
-        let _ = writeln!(text, " … and {flows} more with {packets} packets, {bytes} bytes");
+        let _ = writeln!(
+            text,
+            " … and {flows} more with {packets} packets, {bytes} bytes"
+        );
     }
     text
 }
 
 fn row(record: &Record<'_>) -> Row {
-    let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let number =
+        |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     let end = |end: Option<String>| end.unwrap_or_else(|| "-".to_owned());
     let flow = record.flow.as_ref();
     Row {
@@ -146,7 +173,12 @@ fn protocol(number: u8) -> String {
 
 fn flags(flags: u8) -> String {
     const LETTERS: [char; 8] = ['F', 'S', 'R', 'P', 'A', 'U', 'E', 'C'];
-    LETTERS.iter().enumerate().filter(|(bit, _)| flags & (1 << bit) != 0).map(|(_, letter)| *letter).collect()
+    LETTERS
+        .iter()
+        .enumerate()
+        .filter(|(bit, _)| flags & (1 << bit) != 0)
+        .map(|(_, letter)| *letter)
+        .collect()
 }
 
 /// `HH:MM:SS` of a Unix time.
