@@ -273,7 +273,7 @@ impl Agent {
                 Event::InventoryChanged => self.reload_inventory(),
                 Event::Reload => self.reload(),
                 Event::Sink(SinkEvent::Written { flow_log, records }) => {
-                    self.metrics.written(flow_log, records)
+                    self.metrics.written(flow_log, records);
                 }
                 Event::Sink(SinkEvent::StdoutClosed) => {
                     tracing::info!("nobody reads standard output any more");
@@ -315,7 +315,7 @@ impl Agent {
         let now = self.clock.now().monotonic;
         match event {
             DeviceEvent::Appeared(device) | DeviceEvent::Changed(device) => {
-                self.capture.device(device, now)
+                self.capture.device(device, now);
             }
             DeviceEvent::Vanished(key) => self.capture.vanished(key, now),
             DeviceEvent::NamespaceUnavailable { name, reason } => {

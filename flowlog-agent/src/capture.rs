@@ -291,7 +291,7 @@ impl Capture {
         self.slots.release(slot);
         // Where the namespace is gone, so is the device, and its programs went with it.
         let _ = in_namespace(&device.namespace_ref(&self.namespaces), || {
-            observer.detach(target(&device))
+            observer.detach(target(&device));
         });
     }
 

@@ -31,7 +31,7 @@ pub enum LockError {
 
 /// The lock, held while this lives. The kernel gives it up with the process, however that ends.
 #[derive(Debug)]
-pub struct HostLock(#[expect(dead_code, reason = "held for its effect")] Flock<File>);
+pub(crate) struct HostLock(#[expect(dead_code, reason = "held for its effect")] Flock<File>);
 
 impl HostLock {
     /// Takes the lock, and writes this process's id into the file.
@@ -39,7 +39,7 @@ impl HostLock {
     /// # Errors
     ///
     /// [`LockError`]; at once, without waiting.
-    pub fn take(path: &Path) -> Result<Self, LockError> {
+    pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::Io {
             path: path.display().to_string(),
             source,

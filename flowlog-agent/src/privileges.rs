@@ -10,7 +10,7 @@ pub struct PrivilegeError(String);
 /// The capabilities that a running agent needs: to load and attach programs for ENIs that come later, and, where ENIs are in named
 /// network namespaces, to enter those.
 #[must_use]
-pub fn needed(named_namespaces: bool) -> CapsHashSet {
+pub(crate) fn needed(named_namespaces: bool) -> CapsHashSet {
     let mut needed = CapsHashSet::from([
         Capability::CAP_BPF,
         Capability::CAP_NET_ADMIN,
@@ -27,11 +27,11 @@ pub fn needed(named_namespaces: bool) -> CapsHashSet {
 /// # Errors
 ///
 /// If the kernel does not tell.
-pub fn missing(needed: &CapsHashSet) -> Result<Vec<Capability>, PrivilegeError> {
+pub(crate) fn missing(needed: &CapsHashSet) -> Result<Vec<Capability>, PrivilegeError> {
     let have =
         caps::read(None, CapSet::Effective).map_err(|error| PrivilegeError(error.to_string()))?;
     let mut missing: Vec<_> = needed.difference(&have).copied().collect();
-    missing.sort_by_key(|capability| capability.index());
+    missing.sort_by_key(Capability::index);
     Ok(missing)
 }
 
@@ -41,7 +41,7 @@ pub fn missing(needed: &CapsHashSet) -> Result<Vec<Capability>, PrivilegeError> 
 /// # Errors
 ///
 /// If the kernel refuses.
-pub fn keep_only(needed: &CapsHashSet) -> Result<(), PrivilegeError> {
+pub(crate) fn keep_only(needed: &CapsHashSet) -> Result<(), PrivilegeError> {
     let failed = |error: caps::errors::CapsError| PrivilegeError(error.to_string());
     let have = caps::read(None, CapSet::Permitted).map_err(failed)?;
     let kept: CapsHashSet = needed.intersection(&have).copied().collect();

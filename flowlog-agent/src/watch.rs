@@ -20,7 +20,7 @@ impl AsRawFd for InotifyFd {
 }
 
 /// Watches one file by way of its folder, for most editors and tools put a new file in the old one's place.
-pub struct FileWatch {
+pub(crate) struct FileWatch {
     inotify: AsyncFd<InotifyFd>,
     name: OsString,
 }
@@ -31,7 +31,7 @@ impl FileWatch {
     /// # Errors
     ///
     /// If the folder cannot be watched.
-    pub fn new(path: &Path) -> io::Result<Self> {
+    pub(crate) fn new(path: &Path) -> io::Result<Self> {
         let name = path
             .file_name()
             .ok_or_else(|| io::Error::other(format!("{} names no file", path.display())))?;
@@ -51,7 +51,7 @@ impl FileWatch {
     }
 
     /// Returns when the file was written or replaced since the last call. Cancel-safe.
-    pub async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         loop {
             let Ok(mut guard) = self.inotify.readable().await else {
                 return std::future::pending().await;

@@ -17,7 +17,7 @@ struct Series {
 }
 
 /// A closed window of one length.
-pub struct Closed {
+pub(crate) struct Closed {
     /// Length that it should have had, in seconds.
     pub length_seconds: u64,
     /// The window.
@@ -25,7 +25,7 @@ pub struct Closed {
 }
 
 /// The open windows.
-pub struct Windows {
+pub(crate) struct Windows {
     /// By length, the shortest first.
     series: Vec<Series>,
     max_flows: usize,
@@ -34,7 +34,7 @@ pub struct Windows {
 impl Windows {
     /// Opens a window of each length that the outputs ask for. Each holds up to `max_flows` flows of a family.
     #[must_use]
-    pub fn new(outputs: &[Arc<Output>], max_flows: usize, now: Now) -> Self {
+    pub(crate) fn new(outputs: &[Arc<Output>], max_flows: usize, now: Now) -> Self {
         let mut windows = Self {
             series: Vec::new(),
             max_flows,
@@ -44,7 +44,7 @@ impl Windows {
     }
 
     /// Follows other flow logs: windows of lengths that are no longer asked for end, those of new lengths begin now.
-    pub fn set_lengths(&mut self, outputs: &[Arc<Output>], now: Now) {
+    pub(crate) fn set_lengths(&mut self, outputs: &[Arc<Output>], now: Now) {
         let mut lengths: BTreeSet<u64> = outputs
             .iter()
             .map(|output| output.flow_log.window.seconds())
@@ -65,7 +65,7 @@ impl Windows {
 
     /// When the next window is to be closed, on the monotonic clock.
     #[must_use]
-    pub fn next_deadline(&self) -> Duration {
+    pub(crate) fn next_deadline(&self) -> Duration {
         self.series
             .iter()
             .map(|series| series.schedule.deadline())
@@ -75,21 +75,21 @@ impl Windows {
 
     /// The shortest length, in seconds.
     #[must_use]
-    pub fn shortest_seconds(&self) -> u64 {
+    pub(crate) fn shortest_seconds(&self) -> u64 {
         self.series
             .first()
             .map_or(IDLE_SECONDS, |series| series.schedule.length_seconds())
     }
 
     /// Adds a drain to every open window.
-    pub fn add(&mut self, drain: &SharedDrain) {
+    pub(crate) fn add(&mut self, drain: &SharedDrain) {
         for series in &mut self.series {
             series.open.add(drain, self.max_flows);
         }
     }
 
     /// Closes the windows whose time has come; tells of each whether it is of the longest kind.
-    pub fn close_due(&mut self, now: Now, enis: &EniTable) -> Vec<(Closed, bool)> {
+    pub(crate) fn close_due(&mut self, now: Now, enis: &EniTable) -> Vec<(Closed, bool)> {
         let last = self.series.len().saturating_sub(1);
         self.series
             .iter_mut()
@@ -110,7 +110,7 @@ impl Windows {
     }
 
     /// Closes all windows before their time.
-    pub fn close_all(&mut self, now: Now, enis: &EniTable) -> Vec<Closed> {
+    pub(crate) fn close_all(&mut self, now: Now, enis: &EniTable) -> Vec<Closed> {
         self.series
             .iter_mut()
             .map(|series| {

@@ -218,8 +218,8 @@ fn detach(ebpf: &mut Ebpf, name: &'static str, link: Link) -> Result<(), BpfErro
         source,
     };
     match link {
-        Link::Tc(id) => classifier(ebpf, name)?.detach(id).map_err(refused),
-        Link::Xdp(id) => xdp_program(ebpf)?.detach(id).map_err(refused),
+        Link::Tc(id) => object::classifier(ebpf, name)?.detach(id).map_err(refused),
+        Link::Xdp(id) => object::xdp(ebpf)?.detach(id).map_err(refused),
     }
 }
 
@@ -263,21 +263,6 @@ fn remove_own_clsact(target: Target<'_>, made: bool) {
     }
 }
 
-fn classifier<'e>(
-    ebpf: &'e mut Ebpf,
-    name: &'static str,
-) -> Result<&'e mut SchedClassifier, BpfError> {
-    ebpf.program_mut(name)
-        .and_then(|program| program.try_into().ok())
-        .ok_or(BpfError::NoProgram(name))
-}
-
-fn xdp_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, BpfError> {
-    ebpf.program_mut(XDP)
-        .and_then(|program| program.try_into().ok())
-        .ok_or(BpfError::NoProgram(XDP))
-}
-
 fn attach_tc(
     ebpf: &mut Ebpf,
     name: &'static str,
@@ -286,7 +271,7 @@ fn attach_tc(
     plan: AttachPlan,
     made_clsact: &mut bool,
 ) -> Result<Attached, BpfError> {
-    let program = classifier(ebpf, name)?;
+    let program = object::classifier(ebpf, name)?;
     program.load().map_err(|source| BpfError::Program {
         program: name,
         source,
@@ -404,7 +389,7 @@ fn attach_xdp(
             ));
         }
         Err(error) => {
-            tracing::info!(device = target.name, %error, "the driver has no XDP for this device; using generic XDP")
+            tracing::info!(device = target.name, %error, "the driver has no XDP for this device; using generic XDP");
         }
     }
     // Generic XDP runs where received segments may have been merged already.

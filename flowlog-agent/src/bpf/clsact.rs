@@ -11,7 +11,7 @@ use super::chain::DeviceDirection;
 
 /// A filter of a clsact hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter {
+pub(super) struct Filter {
     /// Priority: the lower, the earlier.
     pub priority: u16,
     /// Kind, as `bpf` or `u32`.
@@ -27,7 +27,7 @@ pub struct Filter {
 /// # Errors
 ///
 /// Netlink's.
-pub fn exists(device: u32) -> io::Result<bool> {
+pub(super) fn exists(device: u32) -> io::Result<bool> {
     with_netlink(async |handle| {
         let qdiscs = handle.qdisc().get().index(signed(device)?).execute();
         pin_mut!(qdiscs);
@@ -50,7 +50,7 @@ pub fn exists(device: u32) -> io::Result<bool> {
 /// # Errors
 ///
 /// Netlink's.
-pub fn filters(device: u32, direction: DeviceDirection) -> io::Result<Vec<Filter>> {
+pub(super) fn filters(device: u32, direction: DeviceDirection) -> io::Result<Vec<Filter>> {
     with_netlink(async |handle| {
         let mut filters = handle.traffic_filter(signed(device)?);
         let request = match direction {
@@ -78,7 +78,7 @@ pub fn filters(device: u32, direction: DeviceDirection) -> io::Result<Vec<Filter
 /// # Errors
 ///
 /// Netlink's.
-pub fn remove(device: u32) -> io::Result<()> {
+pub(super) fn remove(device: u32) -> io::Result<()> {
     with_netlink(async |handle| {
         let mut request = handle.qdisc().del(signed(device)?);
         let header = &mut request.message_mut().header;
@@ -105,10 +105,10 @@ fn filter(info: u32, attributes: &[TcAttribute]) -> Filter {
                 for option in options {
                     match option {
                         TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => {
-                            filter.name = Some(name.clone())
+                            filter.name = Some(name.clone());
                         }
                         TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => {
-                            filter.program_id = Some(*id)
+                            filter.program_id = Some(*id);
                         }
                         _ => {}
                     }

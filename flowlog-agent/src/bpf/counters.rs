@@ -206,6 +206,10 @@ impl Counters {
     /// # Errors
     ///
     /// The kernel's. Where memory is short for new maps, the old ones are emptied and kept, and that is no error.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "what was still is not any more"
+    )]
     pub fn renew(&mut self, still: Still, sizes: MapSizes) -> Result<(), BpfError> {
         let Still(index) = still;
         let fill = self.fill_of(index)?;

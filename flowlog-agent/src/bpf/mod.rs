@@ -12,6 +12,7 @@ mod error;
 mod object;
 pub mod pins;
 mod sys;
+pub mod trial;
 mod wake;
 
 pub use attach::{AttachPlan, Hook, Observer, RunStats, Target, remove_leftovers};

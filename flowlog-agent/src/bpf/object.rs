@@ -1,7 +1,10 @@
 //! The BPF object, and loading it for one ENI.
 use std::path::{Path, PathBuf};
 
-use aya::{Ebpf, EbpfLoader};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{SchedClassifier, Xdp},
+};
 use flowlog_common::ABI_VERSION;
 
 use super::error::BpfError;
@@ -63,4 +66,21 @@ pub(super) fn load(pin_folder: &Path, constants: EniConstants) -> Result<Ebpf, B
         .override_global("ETHERNET", &ethernet, true)
         .override_global("XDP_MTU", &constants.xdp_mtu, true);
     loader.load(OBJECT).map_err(BpfError::Load)
+}
+
+/// A TC program of the object.
+pub(super) fn classifier<'e>(
+    ebpf: &'e mut Ebpf,
+    name: &'static str,
+) -> Result<&'e mut SchedClassifier, BpfError> {
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(BpfError::NoProgram(name))
+}
+
+/// The XDP program of the object.
+pub(super) fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, BpfError> {
+    ebpf.program_mut(XDP)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(BpfError::NoProgram(XDP))
 }

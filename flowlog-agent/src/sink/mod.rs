@@ -51,7 +51,7 @@ pub struct Output {
 
 /// What a sink tells the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SinkEvent {
+pub(crate) enum SinkEvent {
     /// Records of a window are written.
     Written {
         /// Name of the flow log.
@@ -81,7 +81,7 @@ struct Sink {
 }
 
 /// The sinks of all flow logs.
-pub struct Sinks {
+pub(crate) struct Sinks {
     sinks: HashMap<Target, Sink>,
     events: UnboundedSender<SinkEvent>,
     closing: Arc<AtomicBool>,
@@ -90,7 +90,7 @@ pub struct Sinks {
 impl Sinks {
     /// No sinks yet; each is opened with its first window.
     #[must_use]
-    pub fn new(events: UnboundedSender<SinkEvent>) -> Self {
+    pub(crate) fn new(events: UnboundedSender<SinkEvent>) -> Self {
         Self {
             sinks: HashMap::new(),
             events,
@@ -103,12 +103,16 @@ impl Sinks {
     /// # Errors
     ///
     /// If a thread cannot be started.
-    pub fn write(&mut self, output: &Arc<Output>, window: &Arc<ClosedWindow>) -> io::Result<()> {
+    pub(crate) fn write(
+        &mut self,
+        output: &Arc<Output>,
+        window: &Arc<ClosedWindow>,
+    ) -> io::Result<()> {
         let sink = match self.sinks.entry(target(&output.destination)) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
                 let sink = open(
-                    entry.key().clone(),
+                    entry.key(),
                     &output.destination,
                     self.events.clone(),
                     Arc::clone(&self.closing),
@@ -136,7 +140,7 @@ impl Sinks {
     }
 
     /// Waits until all that was given is written. What a sink cannot write now is reported and given up.
-    pub fn close(self) {
+    pub(crate) fn close(self) {
         self.closing.store(true, Ordering::Relaxed);
         for (target, Sink { queue, thread }) in self.sinks {
             drop(queue);
@@ -155,7 +159,7 @@ fn target(destination: &Destination) -> Target {
 }
 
 fn open(
-    target: Target,
+    target: &Target,
     destination: &Destination,
     events: UnboundedSender<SinkEvent>,
     closing: Arc<AtomicBool>,
