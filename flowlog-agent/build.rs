@@ -27,7 +27,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?;
     let object = match env::var_os("FLOWLOG_BPF_OBJECT") {
         Some(object) => object.into(),
-        None => toolchain::Toolchain::find(&root)?.build(&root, &root.join("target/ebpf"))?,
+        None => toolchain::Toolchain::find(&root)?.build(
+            &root,
+            &root.join("target/ebpf"),
+            "flowlog-ebpf",
+        )?,
     };
     fs::copy(&object, Path::new(&out_dir).join("flowlog-ebpf.o"))?;
     Ok(())

@@ -27,29 +27,25 @@ pub fn packet<P: Packet>(packet: &P, direction: u8) {
     let zero = unsafe { (&raw const active.zero).read_volatile() };
     match link::network(packet, zero) {
         Some(Network::V4(offset)) => match ipv4::read(packet, offset, direction) {
-            Some(counted) => {
-                let flow = Flow {
+            Some(counted) => counted.add(
+                &FLOWS_V4,
+                Place {
                     generation,
                     family: FAMILY_V4,
                     direction,
-                    volume: counted.volume,
-                    tcp_flags: counted.tcp_flags,
-                };
-                flow.count(&FLOWS_V4, &counted.key);
-            }
+                },
+            ),
             None => unparsable(packet, offset, generation, direction),
         },
         Some(Network::V6(offset)) => match ipv6::read(packet, offset, zero, direction) {
-            Some(counted) => {
-                let flow = Flow {
+            Some(counted) => counted.add(
+                &FLOWS_V6,
+                Place {
                     generation,
                     family: FAMILY_V6,
                     direction,
-                    volume: counted.volume,
-                    tcp_flags: counted.tcp_flags,
-                };
-                flow.count(&FLOWS_V6, &counted.key);
-            }
+                },
+            ),
             None => unparsable(packet, offset, generation, direction),
         },
         Some(Network::Other) => aside(Aside::NotIp, one(packet.octets()), generation, direction),
@@ -81,23 +77,32 @@ fn unparsable<P: Packet>(packet: &P, offset: u32, generation: u32, direction: u8
     );
 }
 
-/// What is to be added to a flow.
-struct Flow {
+/// A packet that was read: its flow, and what it adds to it.
+pub struct Counted<K> {
+    pub key: K,
+    pub volume: Volume,
+    pub tcp_flags: u8,
+}
+
+/// Where to count.
+struct Place {
     generation: u32,
     family: u32,
     direction: u8,
-    volume: Volume,
-    tcp_flags: u8,
 }
 
-impl Flow {
+impl<K> Counted<K> {
     #[inline(always)]
-    fn count<K>(&self, flows: &ArrayOfMaps<Flows<K>, GENERATIONS>, key: &K) {
-        let Some(map) = flows.get(self.generation) else {
-            return self.map_full();
+    fn add<F>(&self, flows: &ArrayOfMaps<Flows<F>, GENERATIONS>, place: Place)
+    where
+        K: AsRef<F>,
+    {
+        let Some(map) = flows.get(place.generation) else {
+            return self.map_full(&place);
         };
+        let key = self.key.as_ref();
         if let Some(counters) = map.get_ptr_mut(key) {
-            return self.add(counters);
+            return self.add_to(counters);
         }
         let first = FlowCounters {
             packets: self.volume.packets,
@@ -105,17 +110,17 @@ impl Flow {
             tcp_flags: u64::from(self.tcp_flags),
         };
         if map.insert(key, &first, u64::from(BPF_NOEXIST)).is_ok() {
-            return self.inserted();
+            return inserted(&place);
         }
         // Another CPU was first with this flow, or there is no room.
         match map.get_ptr_mut(key) {
-            Some(counters) => self.add(counters),
-            None => self.map_full(),
+            Some(counters) => self.add_to(counters),
+            None => self.map_full(&place),
         }
     }
 
     #[inline(always)]
-    fn add(&self, counters: *mut FlowCounters) {
+    fn add_to(&self, counters: *mut FlowCounters) {
         // SAFETY: a live map value: entries of the active generation are never deleted.
         unsafe {
             atomic::add(&raw mut (*counters).packets, self.volume.packets);
@@ -128,24 +133,29 @@ impl Flow {
         }
     }
 
-    /// Tells user space once when the map passes half full.
     #[inline(always)]
-    fn inserted(&self) {
-        let Some(occupancy) = OCCUPANCY.get_ptr_mut(self.generation * 2 + self.family) else {
-            return;
-        };
-        // SAFETY: a live map value; `wake_at` is written by user space only while the generation is still.
-        unsafe {
-            if atomic::fetch_increment(&raw mut (*occupancy).flows) + 1 == (*occupancy).wake_at {
-                // Were the ring full, user space would have been woken already.
-                let _ = WAKE.output(&u64::from(self.generation), 0);
-            }
-        }
+    fn map_full(&self, place: &Place) {
+        aside(
+            Aside::MapFull,
+            self.volume,
+            place.generation,
+            place.direction,
+        );
     }
+}
 
-    #[inline(always)]
-    fn map_full(&self) {
-        aside(Aside::MapFull, self.volume, self.generation, self.direction);
+/// Tells user space once when the map passes half full.
+#[inline(always)]
+fn inserted(place: &Place) {
+    let Some(occupancy) = OCCUPANCY.get_ptr_mut(place.generation * 2 + place.family) else {
+        return;
+    };
+    // SAFETY: a live map value; `wake_at` is written by user space only while the generation is still.
+    unsafe {
+        if atomic::fetch_increment(&raw mut (*occupancy).flows) + 1 == (*occupancy).wake_at {
+            // Were the ring full, user space would have been woken already.
+            let _ = WAKE.output(&u64::from(place.generation), 0);
+        }
     }
 }
 

@@ -1,24 +1,12 @@
 //! Super-packets: what the wire would carry of a packet that is segmented later (GSO) or was merged before (GRO).
 use flowlog_common::Volume;
 
-use crate::{
-    packet::{Packet, Segments},
-    transport::Transport,
-};
+use crate::packet::Segments;
 
-/// The volume of a datagram of `octets` whose network header begins at `network` and transport header at `payload`: each
-/// segment after the first repeats the headers.
+/// The volume of a datagram of `octets`, of which `headers` are its network and transport headers: each segment after the first
+/// repeats them.
 #[inline(always)]
-pub fn volume<P: Packet>(
-    _packet: &P,
-    segments: Segments,
-    network: u32,
-    payload: u32,
-    _protocol: u8,
-    transport: &Transport,
-    octets: u32,
-) -> Volume {
-    let headers = payload - network + transport.header_octets;
+pub fn volume(segments: Segments, headers: u32, octets: u32) -> Volume {
     let carried = octets.saturating_sub(headers);
     let packets = match segments {
         Segments::One => 1,

@@ -1,8 +1,10 @@
 //! IPv4 (RFC 791).
-use flowlog_common::{ACTION_ACCEPT, FlowKeyV4, FragmentKey, Volume};
+use flowlog_common::{FragmentKey, Volume};
 
 use crate::{
+    count::Counted,
     eni, fragment, gso,
+    key::{AddressesV4, KeyV4, Rest},
     packet::{MAX_OFFSET, Packet, Plain, Segments},
     transport,
 };
@@ -26,19 +28,12 @@ const _: () = assert!(size_of::<Header>() == 20);
 // SAFETY: integers, 20 octets of them without padding.
 unsafe impl Plain for Header {}
 
-/// A counted packet.
-pub struct Counted {
-    pub key: FlowKeyV4,
-    pub volume: Volume,
-    pub tcp_flags: u8,
-}
-
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// Reads the packet whose IPv4 header begins at `offset`. `None` if its headers are cut short or contradict themselves.
 #[inline(always)]
-pub fn read<P: Packet>(packet: &P, offset: u32, direction: u8) -> Option<Counted> {
+pub fn read<P: Packet>(packet: &P, offset: u32, direction: u8) -> Option<Counted<KeyV4>> {
     let header: Header = packet.read(offset)?;
     let header_octets = u32::from(header.version_and_length & 0xf) * 4;
     if header.version_and_length >> 4 != 4 || header_octets < 20 {
@@ -55,25 +50,22 @@ pub fn read<P: Packet>(packet: &P, offset: u32, direction: u8) -> Option<Counted
     if octets < header_octets || octets > present {
         return None;
     }
-    let mut key = FlowKeyV4 {
-        eni: eni::slot(),
-        src_addr: header.src_addr.to_ne_bytes(),
-        dst_addr: header.dst_addr.to_ne_bytes(),
-        src_port: [0; 2],
-        dst_port: [0; 2],
+    let addresses = AddressesV4 {
+        src: header.src_addr,
+        dst: header.dst_addr,
+    };
+    let mut rest = Rest {
+        ports: 0,
         protocol: header.protocol,
         direction,
-        action: ACTION_ACCEPT,
-        reserved: 0,
     };
     let fragment = u16::from_be(header.fragment);
     if fragment & FRAGMENT_OFFSET != 0 {
-        if let Some(ports) = fragment::recall(&fragment_key(&key, header.id.to_ne_bytes())) {
-            key.src_port = ports.src_port;
-            key.dst_port = ports.dst_port;
+        if let Some(first) = fragment::recall(&fragment_key(&addresses, &rest, header.id)) {
+            rest.ports = first.ports;
         }
         return Some(Counted {
-            key,
+            key: KeyV4::new(&addresses, &rest),
             volume: Volume {
                 packets: 1,
                 bytes: u64::from(octets),
@@ -82,46 +74,34 @@ pub fn read<P: Packet>(packet: &P, offset: u32, direction: u8) -> Option<Counted
         });
     }
     let payload = (offset + header_octets) & MAX_OFFSET;
-    let end = offset + octets;
-    let transport = transport::read(packet, header.protocol, payload, end)?;
-    key.src_port = transport.src_port;
-    key.dst_port = transport.dst_port;
+    let transport = transport::read(packet, header.protocol, payload, offset + octets)?;
+    rest.ports = transport.ports;
     if fragment & MORE_FRAGMENTS != 0 {
         fragment::remember(
-            &fragment_key(&key, header.id.to_ne_bytes()),
-            &transport,
+            &fragment_key(&addresses, &rest, header.id),
+            transport.ports,
             header.protocol,
         );
     }
-    let volume = gso::volume(
-        packet,
-        segments,
-        offset,
-        payload,
-        header.protocol,
-        &transport,
-        octets,
-    );
     Some(Counted {
-        key,
-        volume,
+        key: KeyV4::new(&addresses, &rest),
+        volume: gso::volume(segments, payload - offset + transport.header_octets, octets),
         tcp_flags: transport.tcp_flags,
     })
 }
 
 #[inline(always)]
-fn fragment_key(key: &FlowKeyV4, id: [u8; 2]) -> FragmentKey {
-    let mut src_addr = [0; 16];
-    let mut dst_addr = [0; 16];
-    [src_addr[0], src_addr[1], src_addr[2], src_addr[3]] = key.src_addr;
-    [dst_addr[0], dst_addr[1], dst_addr[2], dst_addr[3]] = key.dst_addr;
+fn fragment_key(addresses: &AddressesV4, rest: &Rest, id: u16) -> FragmentKey {
+    let [s0, s1, s2, s3] = addresses.src.to_ne_bytes();
+    let [d0, d1, d2, d3] = addresses.dst.to_ne_bytes();
+    let [i0, i1] = id.to_ne_bytes();
     FragmentKey {
-        eni: key.eni,
-        id: [id[0], id[1], 0, 0],
-        src_addr,
-        dst_addr,
-        protocol: key.protocol,
-        direction: key.direction,
+        eni: eni::slot(),
+        id: [i0, i1, 0, 0],
+        src_addr: [s0, s1, s2, s3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        dst_addr: [d0, d1, d2, d3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        protocol: rest.protocol,
+        direction: rest.direction,
         version: 4,
         reserved: 0,
     }

@@ -1,18 +1,28 @@
 //! IPv6 (RFC 8200) and its extension headers.
-use flowlog_common::{ACTION_ACCEPT, FlowKeyV6, FragmentKey, Volume};
+use flowlog_common::{FragmentKey, Volume};
 
 use crate::{
+    count::Counted,
     eni, fragment, gso,
-    packet::{MAX_OFFSET, Packet, Segments},
-    transport::{self, Transport},
+    key::{AddressesV6, KeyV6, Rest},
+    packet::{MAX_OFFSET, Packet, Plain, Segments},
+    transport,
 };
 
-/// A counted packet.
-pub struct Counted {
-    pub key: FlowKeyV6,
-    pub volume: Volume,
-    pub tcp_flags: u8,
+/// The fixed header, in network byte order.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Header {
+    version: u8,
+    flow: [u8; 3],
+    payload_length: u16,
+    next_header: u8,
+    hop_limit: u8,
+    addresses: AddressesV6,
 }
+const _: () = assert!(size_of::<Header>() == HEADER_OCTETS as usize);
+// SAFETY: integers, 40 octets of them without padding.
+unsafe impl Plain for Header {}
 
 /// Octets of the fixed header.
 const HEADER_OCTETS: u32 = 40;
@@ -46,13 +56,18 @@ enum Fragment {
 /// Reads the packet whose IPv6 header begins at `offset`. `None` if its headers are cut short or contradict themselves.
 /// `zero` is [`flowlog_common::Active::zero`].
 #[inline(always)]
-pub fn read<P: Packet>(packet: &P, offset: u32, zero: u32, direction: u8) -> Option<Counted> {
-    let start: [u8; 8] = packet.read(offset)?;
-    if start[0] >> 4 != 6 {
+pub fn read<P: Packet>(
+    packet: &P,
+    offset: u32,
+    zero: u32,
+    direction: u8,
+) -> Option<Counted<KeyV6>> {
+    let header: Header = packet.read(offset)?;
+    if header.version >> 4 != 6 {
         return None;
     }
     let present = packet.octets() - offset;
-    let said = HEADER_OCTETS + u32::from(u16::from_be_bytes([start[4], start[5]]));
+    let said = HEADER_OCTETS + u32::from(u16::from_be(header.payload_length));
     let segments = packet.segments(said);
     let octets = match segments {
         Segments::One | Segments::OfDatagram(_) => said,
@@ -61,28 +76,27 @@ pub fn read<P: Packet>(packet: &P, offset: u32, zero: u32, direction: u8) -> Opt
     if octets > present {
         return None;
     }
-    let mut key = FlowKeyV6 {
-        eni: eni::slot(),
-        src_addr: packet.read(offset + 8)?,
-        dst_addr: packet.read(offset + 24)?,
-        src_port: [0; 2],
-        dst_port: [0; 2],
-        protocol: 0,
-        direction,
-        action: ACTION_ACCEPT,
-        reserved: 0,
-    };
     let end = offset + octets;
-    let upper = upper_layer(packet, start[6], offset + HEADER_OCTETS, end, zero)?;
-    key.protocol = upper.protocol;
+    let upper = upper_layer(
+        packet,
+        header.next_header,
+        offset + HEADER_OCTETS,
+        end,
+        zero,
+    )?;
+    let addresses = header.addresses;
+    let mut rest = Rest {
+        ports: 0,
+        protocol: upper.protocol,
+        direction,
+    };
     if let Fragment::Later(id) = upper.fragment {
-        if let Some(ports) = fragment::recall(&fragment_key(&key, id)) {
-            key.src_port = ports.src_port;
-            key.dst_port = ports.dst_port;
-            key.protocol = ports.protocol;
+        if let Some(first) = fragment::recall(&fragment_key(&addresses, direction, id)) {
+            rest.ports = first.ports;
+            rest.protocol = first.protocol;
         }
         return Some(Counted {
-            key,
+            key: KeyV6::new(&addresses, &rest),
             volume: Volume {
                 packets: 1,
                 bytes: u64::from(octets),
@@ -90,24 +104,22 @@ pub fn read<P: Packet>(packet: &P, offset: u32, zero: u32, direction: u8) -> Opt
             tcp_flags: 0,
         });
     }
-    let transport: Transport = transport::read(packet, upper.protocol, upper.offset, end)?;
-    key.src_port = transport.src_port;
-    key.dst_port = transport.dst_port;
+    let transport = transport::read(packet, upper.protocol, upper.offset, end)?;
+    rest.ports = transport.ports;
     if let Fragment::First(id) = upper.fragment {
-        fragment::remember(&fragment_key(&key, id), &transport, upper.protocol);
+        fragment::remember(
+            &fragment_key(&addresses, direction, id),
+            transport.ports,
+            upper.protocol,
+        );
     }
-    let volume = gso::volume(
-        packet,
-        segments,
-        offset,
-        upper.offset,
-        upper.protocol,
-        &transport,
-        octets,
-    );
     Some(Counted {
-        key,
-        volume,
+        key: KeyV6::new(&addresses, &rest),
+        volume: gso::volume(
+            segments,
+            upper.offset - offset + transport.header_octets,
+            octets,
+        ),
         tcp_flags: transport.tcp_flags,
     })
 }
@@ -180,15 +192,21 @@ fn is_extension(protocol: u8) -> bool {
 }
 
 #[inline(always)]
-fn fragment_key(key: &FlowKeyV6, id: [u8; 4]) -> FragmentKey {
+fn fragment_key(addresses: &AddressesV6, direction: u8, id: [u8; 4]) -> FragmentKey {
     FragmentKey {
-        eni: key.eni,
+        eni: eni::slot(),
         id,
-        src_addr: key.src_addr,
-        dst_addr: key.dst_addr,
+        src_addr: octets(addresses.src),
+        dst_addr: octets(addresses.dst),
         protocol: 0,
-        direction: key.direction,
+        direction,
         version: 6,
         reserved: 0,
     }
+}
+
+#[inline(always)]
+fn octets(address: [u32; 4]) -> [u8; 16] {
+    // SAFETY: as many octets, and any is a value.
+    unsafe { core::mem::transmute(address) }
 }

@@ -21,6 +21,7 @@ mod fragment;
 mod gso;
 mod ipv4;
 mod ipv6;
+mod key;
 mod link;
 mod maps;
 mod packet;

@@ -35,6 +35,11 @@ pub unsafe trait Plain: Copy {}
 // SAFETY: octets.
 unsafe impl<const N: usize> Plain for [u8; N] {}
 
+// SAFETY: an integer.
+unsafe impl Plain for u16 {}
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
+
 /// A packet.
 pub trait Packet {
     /// Octets of the whole frame.

@@ -10,8 +10,8 @@ const UDP_LITE: u8 = 136;
 /// What a record has of the transport layer.
 #[derive(Clone, Copy)]
 pub struct Transport {
-    pub src_port: [u8; 2],
-    pub dst_port: [u8; 2],
+    /// Both ports as they lie in the packet, the source's first; 0 where the protocol has none.
+    pub ports: u32,
     /// TCP's flags as they are in its header, 0 for others.
     pub tcp_flags: u8,
     /// Octets of the transport header, as far as a super-packet's segments repeat it.
@@ -19,9 +19,8 @@ pub struct Transport {
 }
 
 impl Transport {
-    pub const NONE: Self = Self {
-        src_port: [0; 2],
-        dst_port: [0; 2],
+    const NONE: Self = Self {
+        ports: 0,
         tcp_flags: 0,
         header_octets: 0,
     };
@@ -43,10 +42,8 @@ fn ports<P: Packet>(packet: &P, offset: u32, end: u32, header_octets: u32) -> Op
     if offset + 4 > end {
         return None;
     }
-    let [s0, s1, d0, d1] = packet.read::<[u8; 4]>(offset)?;
     Some(Transport {
-        src_port: [s0, s1],
-        dst_port: [d0, d1],
+        ports: packet.read(offset)?,
         tcp_flags: 0,
         header_octets,
     })

@@ -59,7 +59,7 @@ pub(crate) fn ebpf(root: &Path, options: &Ebpf) -> Result<()> {
     println!(
         "{}",
         toolchain
-            .build(root, &folder)
+            .build(root, &folder, "flowlog-ebpf")
             .map_err(|error| anyhow!(error))?
             .display()
     );
@@ -165,8 +165,13 @@ pub(crate) fn bench(root: &Path, arguments: &[String]) -> Result<()> {
     step("build", || {
         run(binary_arguments(&mut cargo, "flowlog-bench"))
     })?;
+    let floor = Toolchain::find(root)
+        .and_then(|toolchain| toolchain.build(root, &root.join("target/ebpf"), "floor"))
+        .map_err(|error| anyhow!(error))?;
     let program = binaries(root, Profile::Release)?.join("flowlog-bench");
-    Err(become_program(Command::new(program).args(arguments)))
+    let mut bench = Command::new(program);
+    bench.arg("--floor").arg(floor).args(arguments);
+    Err(become_program(&mut bench))
 }
 
 fn need_root(why: &str) -> Result<()> {

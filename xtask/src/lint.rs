@@ -68,7 +68,7 @@ fn warnings_ebpf(root: &Path) -> Result<()> {
     let mut toolchain = Toolchain::find(root).map_err(|error| anyhow!(error))?;
     toolchain.deny_warnings = true;
     toolchain
-        .build(root, &root.join("target/ebpf"))
+        .build(root, &root.join("target/ebpf"), "flowlog-ebpf")
         .map_err(|error| anyhow!(error))?;
     Ok(())
 }

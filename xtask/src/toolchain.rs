@@ -29,7 +29,7 @@ pub(crate) const RUSTC_VARIABLE: &str = "FLOWLOG_BPF_RUSTC";
 /// Names the linker to use instead of those that are looked for.
 pub(crate) const LINKER_VARIABLE: &str = "FLOWLOG_BPF_LINKER";
 
-const BINARY: &str = "flowlog-ebpf";
+const CRATE: &str = "flowlog-ebpf";
 
 /// Where a compiler and a linker are looked for.
 #[derive(Debug)]
@@ -241,36 +241,41 @@ impl Toolchain {
     /// # Errors
     ///
     /// One sentence: that cargo could not be started, or that it failed; why it failed is in its messages.
-    pub(crate) fn build(&self, root: &Path, out_dir: &Path) -> Result<PathBuf, String> {
-        let mut cargo = self.command(root, out_dir)?;
+    pub(crate) fn build(
+        &self,
+        root: &Path,
+        out_dir: &Path,
+        binary: &str,
+    ) -> Result<PathBuf, String> {
+        let mut cargo = self.command(root, out_dir, binary)?;
         let status = cargo
             .status()
             .map_err(|error| format!("cannot run {}: {error}", cargo.get_program().display()))?;
-        let object = out_dir.join(TARGET).join("release").join(BINARY);
+        let object = out_dir.join(TARGET).join("release").join(binary);
         if !status.success() {
-            return Err(format!("{BINARY} did not compile with {self} ({status})"));
+            return Err(format!("{binary} did not compile with {self} ({status})"));
         }
         if !object.exists() {
             return Err(format!(
-                "cargo compiled {BINARY} but left no {}",
+                "cargo compiled {binary} but left no {}",
                 object.display()
             ));
         }
         Ok(object)
     }
 
-    fn command(&self, root: &Path, out_dir: &Path) -> Result<Command, String> {
+    fn command(&self, root: &Path, out_dir: &Path, binary: &str) -> Result<Command, String> {
         let mut cargo = Command::new(self.compiler.cargo());
         for (name, _) in env::vars_os().filter(|(name, _)| leaks(name)) {
             cargo.env_remove(name);
         }
-        let crate_folder = root.join(BINARY);
+        let crate_folder = root.join(CRATE);
         // The folder chooses the `.cargo/config.toml` that holds.
         cargo
             .current_dir(&crate_folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        cargo.args(["rustc", "--release", "--target", TARGET, "--bin", BINARY]);
+        cargo.args(["rustc", "--release", "--target", TARGET, "--bin", binary]);
         cargo
             .arg("--manifest-path")
             .arg(crate_folder.join("Cargo.toml"))

@@ -9,6 +9,7 @@ mod chain;
 mod clsact;
 mod counters;
 mod error;
+pub mod floor;
 mod object;
 pub mod pins;
 mod sys;

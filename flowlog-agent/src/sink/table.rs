@@ -1,5 +1,11 @@
-//! Records as a table for people: a window at a time, the heaviest flows first.
-use std::{fmt::Write as _, io, net::IpAddr};
+//! Records as a table for people: a window at a time, ENI by ENI, the heaviest conversations first.
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+    io,
+    net::IpAddr,
+};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 use flowlog_model::{
@@ -11,16 +17,70 @@ use super::SinkWriter;
 use crate::{route, store::ClosedWindow};
 
 /// Rows that are shown of a window; the others are added up in one line.
-const MAX_ROWS: usize = 40;
+const MAX_ROWS: usize = 60;
 
-/// Columns that hold numbers.
-const NUMBERS: [usize; 2] = [5, 6];
+/// ENIs without traffic that are named.
+const MAX_SILENT: usize = 6;
+
+/// Columns of text that a line has at most, but for an ENI's own line.
+const MAX_WIDTH: usize = 118;
+
+const HEADER: [&str; 8] = [
+    "DIR",
+    "PROTO",
+    "SOURCE",
+    "DESTINATION",
+    "PACKETS",
+    "BYTES",
+    "FLAGS",
+    "ACTION",
+];
+const ENDPOINTS: [usize; 2] = [2, 3];
+const NUMBERS: [usize; 2] = [4, 5];
+
+/// Both directions of one.
+type Conversation = ((IpAddr, u16), (IpAddr, u16), u8);
 
 struct Row {
+    eni: String,
+    conversation: Option<Conversation>,
+    /// Bytes of both directions of the conversation.
+    weight: u64,
     bytes: u64,
     packets: u64,
-    eni: String,
-    cells: [String; 9],
+    cells: [String; 8],
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    packets: u64,
+    bytes: u64,
+}
+
+impl Sum {
+    fn add(&mut self, packets: u64, bytes: u64) {
+        self.packets += packets;
+        self.bytes += bytes;
+    }
+}
+
+/// What the line above an ENI's rows says.
+#[derive(Default)]
+struct EniLine {
+    identity: String,
+    r#in: Sum,
+    out: Sum,
+    silent: bool,
+}
+
+/// A window, as far as it will be shown.
+#[derive(Default)]
+struct View {
+    records: u64,
+    enis: BTreeMap<String, EniLine>,
+    rows: Vec<Row>,
+    cut_rows: u64,
+    cut: Sum,
 }
 
 /// Writes the window's records as a table; gives their number.
@@ -29,119 +89,272 @@ pub(super) fn write(
     flow_log: &FlowLog,
     writer: &mut SinkWriter,
 ) -> io::Result<u64> {
-    let mut rows = Vec::new();
-    let mut records = 0;
-    let mut rest = (0_u64, 0_u64, 0_u64);
-    route::records(window, flow_log, |record| {
-        records += 1;
-        rows.push(row(record));
-        // What will not be shown need not be kept.
-        if rows.len() > MAX_ROWS * 4 {
-            cut(&mut rows, &mut rest);
-        }
-    });
-    cut(&mut rows, &mut rest);
-    rows.sort_by(|a, b| a.eni.cmp(&b.eni).then(b.bytes.cmp(&a.bytes)));
-    writer.write_lines(render(window, flow_log, &rows, records, rest).as_bytes())?;
-    writer.flush()?;
-    Ok(records)
-}
-
-/// Keeps the heaviest.
-fn cut(rows: &mut Vec<Row>, rest: &mut (u64, u64, u64)) {
-    rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));
-    for row in rows.drain(MAX_ROWS.min(rows.len())..) {
-        rest.0 += 1;
-        rest.1 += row.packets;
-        rest.2 += row.bytes;
-    }
-}
-
-fn render(
-    window: &ClosedWindow,
-    flow_log: &FlowLog,
-    rows: &[Row],
-    records: u64,
-    rest: (u64, u64, u64),
-) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header([
-            "ENI",
-            "DIR",
-            "PROTO",
-            "SOURCE",
-            "DESTINATION",
-            "PACKETS",
-            "BYTES",
-            "FLAGS",
-            "ACTION",
-        ]);
-    for row in rows {
-        table.add_row(&row.cells);
-    }
-    for column in NUMBERS {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
+    let mut view = View::default();
+    route::records(window, flow_log, |record| view.add(record));
+    view.order();
     let (start, end) = (
         clock_time(window.window.start),
         clock_time(window.window.end),
     );
-    let mut text = format!(
-        "\n── {} · {start}–{end} UTC · {records} {} ──\n",
+    let title = format!(
+        "── {} · {start} to {end} UTC · {} {} ",
         flow_log.name.as_str(),
-        if records == 1 { "record" } else { "records" }
+        grouped(view.records),
+        if view.records == 1 {
+            "record"
+        } else {
+            "records"
+        }
     );
-    for line in table.lines() {
-        text.push_str(line.trim_end());
-        text.push('\n');
+    writer.write_lines(view.render(&title).as_bytes())?;
+    writer.flush()?;
+    Ok(view.records)
+}
+
+impl View {
+    fn add(&mut self, record: &Record<'_>) {
+        self.records += 1;
+        let (packets, bytes) = (record.packets.unwrap_or(0), record.bytes.unwrap_or(0));
+        let id = &record.eni.eni_id;
+        if !self.enis.contains_key(id) {
+            self.enis.insert(id.clone(), eni_line(record));
+        }
+        if let Some(line) = self.enis.get_mut(id) {
+            match record.direction {
+                Some(Direction::In) => line.r#in.add(packets, bytes),
+                Some(Direction::Out) => line.out.add(packets, bytes),
+                None => line.silent = record.log_status == LogStatus::NoData,
+            }
+        }
+        if record.log_status == LogStatus::NoData {
+            return;
+        }
+        self.rows.push(row(record));
+        // What will not be shown need not be kept.
+        if self.rows.len() > MAX_ROWS * 4 {
+            self.cut();
+        }
     }
-    let (flows, packets, bytes) = rest;
-    if flows > 0 {
-        let _ = writeln!(
-            text,
-            " … and {flows} more with {packets} packets, {bytes} bytes"
-        );
+
+    /// Keeps the heaviest.
+    fn cut(&mut self) {
+        self.rows.sort_by_key(|row| Reverse(row.bytes));
+        for row in self.rows.drain(MAX_ROWS.min(self.rows.len())..) {
+            self.cut_rows += 1;
+            self.cut.add(row.packets, row.bytes);
+        }
     }
-    text
+
+    /// The two directions of a conversation stand together.
+    fn order(&mut self) {
+        self.cut();
+        let mut weights: HashMap<(&str, Conversation), u64> = HashMap::new();
+        for row in &self.rows {
+            if let Some(conversation) = row.conversation {
+                *weights.entry((&row.eni, conversation)).or_default() += row.bytes;
+            }
+        }
+        let weights: Vec<u64> = self
+            .rows
+            .iter()
+            .map(|row| {
+                let known = row.conversation.and_then(|c| weights.get(&(&row.eni, c)));
+                // What is in no flow comes first: it matters most.
+                known.copied().unwrap_or(u64::MAX)
+            })
+            .collect();
+        for (row, weight) in self.rows.iter_mut().zip(weights) {
+            row.weight = weight;
+        }
+        self.rows.sort_by(|a, b| {
+            let key = |row: &Row| (Reverse(row.weight), row.conversation, Reverse(row.bytes));
+            a.eni.cmp(&b.eni).then_with(|| key(a).cmp(&key(b)))
+        });
+    }
+
+    fn render(&self, title: &str) -> String {
+        let lines = self.table_lines();
+        let width = lines.iter().map(|line| line.chars().count()).max();
+        let mut text = format!("\n{title:─<width$}\n", width = width.unwrap_or(0));
+        let (header, rows) = match lines.split_first() {
+            Some((header, rows)) if !self.rows.is_empty() => (Some(header), rows),
+            _ => (None, Default::default()),
+        };
+        if let Some(header) = header {
+            let _ = writeln!(text, "{header}");
+        }
+        let mut rows = self.rows.iter().zip(rows).peekable();
+        for (id, line) in self.enis.iter().filter(|(_, line)| !line.silent) {
+            let _ = writeln!(text, "{}", line.render(id));
+            while let Some((_, shown)) = rows.next_if(|(row, _)| row.eni == *id) {
+                let _ = writeln!(text, "{shown}");
+            }
+        }
+        self.render_silent(&mut text);
+        if self.cut_rows > 0 {
+            let _ = writeln!(
+                text,
+                "… and {} smaller flows: {}",
+                grouped(self.cut_rows),
+                self.cut.render()
+            );
+        }
+        text
+    }
+
+    fn render_silent(&self, text: &mut String) {
+        let silent: Vec<&str> = self
+            .enis
+            .iter()
+            .filter(|(_, line)| line.silent)
+            .map(|(id, _)| id.as_str())
+            .collect();
+        if silent.is_empty() {
+            return;
+        }
+        let named: Vec<&str> = silent.iter().copied().take(MAX_SILENT).collect();
+        let _ = write!(text, "NODATA, no traffic: {}", named.join(", "));
+        match silent.len().saturating_sub(MAX_SILENT) {
+            0 => text.push('\n'),
+            others => {
+                let _ = writeln!(text, " and {others} more");
+            }
+        }
+    }
+
+    /// The header and one line for each row.
+    fn table_lines(&self) -> Vec<String> {
+        let mut table = Table::new();
+        table
+            .load_style(NOTHING)
+            .set_content_arrangement(ContentArrangement::Disabled)
+            .set_header(HEADER);
+        let longest = self.longest_endpoint();
+        for row in &self.rows {
+            let mut cells = row.cells.clone();
+            for cell in ENDPOINTS {
+                if let Some(cell) = cells.get_mut(cell) {
+                    *cell = shortened(cell, longest);
+                }
+            }
+            table.add_row(cells);
+        }
+        for column in NUMBERS {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        table
+            .lines()
+            .map(|line| format!(" {}", line.trim_end()))
+            .collect()
+    }
+
+    /// Characters that an endpoint may have, so that a line fits.
+    fn longest_endpoint(&self) -> usize {
+        let others: usize = (0..HEADER.len())
+            .filter(|column| !ENDPOINTS.contains(column))
+            .map(|column| {
+                let cells = self.rows.iter().filter_map(|row| row.cells.get(column));
+                cells
+                    .map(|cell| cell.chars().count())
+                    .chain([HEADER.get(column).map_or(0, |name| name.len())])
+                    .max()
+                    .unwrap_or(0)
+            })
+            .sum();
+        // Each column has a space on either side, and the line one more.
+        let gaps = HEADER.len() * 2 + 1;
+        (MAX_WIDTH.saturating_sub(others + gaps) / 2).max(16)
+    }
+}
+
+impl EniLine {
+    fn render(&self, id: &str) -> String {
+        format!(
+            "{id} ({})  in: {}  out: {}",
+            self.identity,
+            self.r#in.render(),
+            self.out.render()
+        )
+    }
+}
+
+impl Sum {
+    fn render(self) -> String {
+        let unit = if self.packets == 1 {
+            "packet"
+        } else {
+            "packets"
+        };
+        format!(
+            "{} {unit}, {} bytes",
+            grouped(self.packets),
+            grouped(self.bytes)
+        )
+    }
+}
+
+fn eni_line(record: &Record<'_>) -> EniLine {
+    let eni = record.eni;
+    let vm = eni.vm_id.as_ref().map(|vm| format!("{vm}, "));
+    EniLine {
+        identity: format!(
+            "{}{}, {}",
+            vm.unwrap_or_default(),
+            eni.vswitch_id,
+            eni.vpc_id
+        ),
+        ..EniLine::default()
+    }
 }
 
 fn row(record: &Record<'_>) -> Row {
-    let number =
-        |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-    let end = |end: Option<String>| end.unwrap_or_else(|| "-".to_owned());
+    let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), grouped);
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let flow = record.flow.as_ref();
+    let (source, destination) = match flow {
+        Some(flow) => (
+            endpoint(flow.src_addr, flow.src_port, flow),
+            endpoint(flow.dst_addr, flow.dst_port, flow),
+        ),
+        None => ("in no flow".to_owned(), "-".to_owned()),
+    };
     Row {
+        eni: record.eni.eni_id.clone(),
+        conversation: flow.map(conversation),
+        weight: 0,
         bytes: record.bytes.unwrap_or(0),
         packets: record.packets.unwrap_or(0),
-        eni: record.eni.eni_id.clone(),
         cells: [
-            record.eni.eni_id.clone(),
-            match record.direction {
-                Some(Direction::In) => "in",
-                Some(Direction::Out) => "out",
-                None => "-",
-            }
-            .to_owned(),
-            end(flow.map(|flow| protocol(flow.protocol))),
-            end(flow.map(|flow| endpoint(flow.src_addr, flow.src_port, flow))),
-            end(flow.map(|flow| endpoint(flow.dst_addr, flow.dst_port, flow))),
+            record
+                .direction
+                .map_or("-", |direction| direction.as_str())
+                .to_owned(),
+            or_dash(flow.map(|flow| protocol(flow.protocol))),
+            source,
+            destination,
             number(record.packets),
             number(record.bytes),
-            end(record.tcp_flags.map(flags)),
+            or_dash(record.tcp_flags.map(flags)),
             match (record.log_status, record.action) {
-                (LogStatus::NoData, _) => "NODATA",
-                (LogStatus::SkipData, _) => "SKIPDATA",
-                (LogStatus::Ok, Some(Action::Reject)) => "REJECT",
-                (LogStatus::Ok, _) => "ACCEPT",
+                (LogStatus::Ok, Some(Action::Reject)) => Action::Reject.as_str(),
+                (LogStatus::Ok, _) => Action::Accept.as_str(),
+                (status, _) => status.as_str(),
             }
             .to_owned(),
         ],
     }
+}
+
+fn conversation(flow: &FlowTuple) -> Conversation {
+    let source = (flow.src_addr, flow.src_port);
+    let destination = (flow.dst_addr, flow.dst_port);
+    (
+        source.min(destination),
+        source.max(destination),
+        flow.protocol,
+    )
 }
 
 fn endpoint(address: IpAddr, port: u16, flow: &FlowTuple) -> String {
@@ -150,6 +363,34 @@ fn endpoint(address: IpAddr, port: u16, flow: &FlowTuple) -> String {
         (_, _, IpAddr::V4(address)) => format!("{address}:{port}"),
         (_, _, IpAddr::V6(address)) => format!("[{address}]:{port}"),
     }
+}
+
+/// With the middle left out where it is longer than `longest` characters.
+fn shortened(text: &str, longest: usize) -> String {
+    let length = text.chars().count();
+    if length <= longest {
+        return text.to_owned();
+    }
+    let head = longest.saturating_sub(1) / 2;
+    let tail = longest.saturating_sub(1) - head;
+    text.chars()
+        .take(head)
+        .chain(['…'])
+        .chain(text.chars().skip(length - tail))
+        .collect()
+}
+
+/// With a comma before every three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// Names that people know; the others are numbers as in IANA's registry.
@@ -171,12 +412,21 @@ fn protocol(number: u8) -> String {
     .to_owned()
 }
 
+/// As tcpdump has them, in the order in which a connection shows them.
 fn flags(flags: u8) -> String {
-    const LETTERS: [char; 8] = ['F', 'S', 'R', 'P', 'A', 'U', 'E', 'C'];
+    const LETTERS: [(u8, char); 8] = [
+        (2, 'S'),
+        (16, 'A'),
+        (8, 'P'),
+        (1, 'F'),
+        (4, 'R'),
+        (32, 'U'),
+        (64, 'E'),
+        (128, 'C'),
+    ];
     LETTERS
         .iter()
-        .enumerate()
-        .filter(|(bit, _)| flags & (1 << bit) != 0)
+        .filter(|(bit, _)| flags & bit != 0)
         .map(|(_, letter)| *letter)
         .collect()
 }
@@ -186,3 +436,6 @@ fn clock_time(unix_seconds: u64) -> String {
     let day = unix_seconds % 86_400;
     format!("{:02}:{:02}:{:02}", day / 3600, day / 60 % 60, day % 60)
 }
+
+#[cfg(test)]
+mod tests;

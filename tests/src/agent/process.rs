@@ -1,0 +1,444 @@
+//! The agent as a process.
+use std::{
+    fs, io,
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+use super::{
+    AgentPlan, Direction, EniPlan, OutputForm, Record,
+    output::{Heard, LogMark, Output},
+    pins::PinPath,
+    plan,
+};
+use crate::{Error, Result};
+
+/// How long anything is awaited of an agent.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long an agent that is dropped may take to end by itself.
+const DROP_PATIENCE: Duration = Duration::from_secs(10);
+/// What is left of an agent that has ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The records it wrote to standard output, if these are JSON.
+    pub records: Vec<Record>,
+    /// The lines of standard output that are not records; always empty with JSON.
+    pub lines: Vec<String>,
+    /// All it wrote to standard error.
+    pub stderr: String,
+    /// How it ended.
+    pub status: ExitStatus,
+}
+
+/// An agent, running or ended, and its folder. See the [module](super) for an example.
+#[derive(Debug)]
+pub struct AgentProcess {
+    binary: PathBuf,
+    plan: AgentPlan,
+    running: Option<Running>,
+    place: Arc<Place>,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    output: Output,
+}
+
+/// Where an agent has its files.
+#[derive(Debug)]
+struct Place {
+    folder: TempDir,
+    pins: PinPath,
+}
+
+impl AgentProcess {
+    /// Writes configuration and inventory into a new folder, and starts `binary` on them. That it runs does not mean that it
+    /// captures: see [`Self::wait_until_captured`].
+    ///
+    /// # Errors
+    /// If a file cannot be written or the program cannot be started. A program that ends at once is no error here.
+    pub fn start(binary: impl AsRef<Path>, plan: &AgentPlan) -> Result<Self> {
+        let folder = TempDir::with_prefix("flowlog-test-")
+            .map_err(Error::system("make a temporary folder"))?;
+        let place = Place {
+            folder,
+            pins: PinPath::new(),
+        };
+        let mut agent = Self {
+            binary: binary.as_ref().to_owned(),
+            plan: plan.clone(),
+            running: None,
+            place: Arc::new(place),
+        };
+        agent.replace_inventory(plan.enis.clone())?;
+        agent.write_config(&plan.config(&agent.place.lines()))?;
+        agent.restart()?;
+        Ok(agent)
+    }
+
+    /// Starts a second agent on the same files, and so on the same lock.
+    ///
+    /// # Errors
+    /// If the program cannot be started.
+    pub fn start_second(&self) -> Result<Self> {
+        let mut second = Self {
+            binary: self.binary.clone(),
+            plan: self.plan.clone(),
+            running: None,
+            place: Arc::clone(&self.place),
+        };
+        second.restart()?;
+        Ok(second)
+    }
+
+    /// Starts the agent anew, on the same files and pins, after it has ended.
+    ///
+    /// # Errors
+    /// If it still runs, or cannot be started.
+    pub fn restart(&mut self) -> Result<()> {
+        if self.running.is_some() {
+            return Err(Error::Invalid("the agent still runs".to_owned()));
+        }
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["run", "--config"])
+            .arg(self.config_path())
+            .args(self.plan.arguments())
+            .env("FLOWLOG_LOG", "info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let spawned = match &self.plan.namespace {
+            Some(namespace) => namespace.enter(|| command.spawn())?,
+            None => command.spawn(),
+        };
+        let mut child =
+            spawned.map_err(Error::system(format!("start {}", self.binary.display())))?;
+        // Both are piped, so both are there.
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(Error::Invalid("the agent has no output".to_owned()));
+        };
+        let json = self.plan.output == Some(OutputForm::Json);
+        let output = Output::read(stdout, stderr, json);
+        self.running = Some(Running { child, output });
+        Ok(())
+    }
+
+    /// Its process id.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.running()?.child.id())
+    }
+
+    /// The configuration's file.
+    #[must_use]
+    pub fn config_path(&self) -> PathBuf {
+        self.folder().join("agent.toml")
+    }
+
+    /// The inventory's file.
+    #[must_use]
+    pub fn inventory_path(&self) -> PathBuf {
+        self.folder().join("inventory.toml")
+    }
+
+    /// Its folder, in which there is room for more files.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.place.folder.path()
+    }
+
+    /// The folder on the BPF file system that it makes its pins in.
+    #[must_use]
+    pub fn pin_path(&self) -> &Path {
+        self.place.pins.path()
+    }
+
+    /// The configuration as the plan has it, to be changed and written with [`Self::write_config`].
+    #[must_use]
+    pub fn config_of(&self, plan: &AgentPlan) -> String {
+        plan.config(&self.place.lines())
+    }
+
+    /// Puts another text in the configuration's place, in one step. The agent reads it at SIGHUP.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_config(&self, text: &str) -> Result<()> {
+        replace(&self.config_path(), text)
+    }
+
+    /// Puts another inventory in the old one's place, in one step. The agent reads it at once.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn replace_inventory(&self, enis: impl IntoIterator<Item = EniPlan>) -> Result<()> {
+        let enis: Vec<EniPlan> = enis.into_iter().collect();
+        self.write_inventory(&plan::inventory(&enis))
+    }
+
+    /// Puts any text in the inventory's place, in one step.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_inventory(&self, text: &str) -> Result<()> {
+        replace(&self.inventory_path(), text)
+    }
+
+    /// Waits until the agent has said of each ENI that it captures it, and not since that it does no longer.
+    ///
+    /// # Errors
+    /// If that takes longer than [`PATIENCE`], or the agent ends.
+    pub fn wait_until_captured(&self, enis: &[&str]) -> Result<()> {
+        self.wait_for_capture(enis, true)
+    }
+
+    /// Waits until the agent captures none of these ENIs.
+    ///
+    /// # Errors
+    /// As [`Self::wait_until_captured`].
+    pub fn wait_until_released(&self, enis: &[&str]) -> Result<()> {
+        self.wait_for_capture(enis, false)
+    }
+
+    fn wait_for_capture(&self, enis: &[&str], wanted: bool) -> Result<()> {
+        let what = format!("capture of {enis:?} = {wanted}");
+        self.running()?.output.wait(&what, PATIENCE, |heard| {
+            enis.iter()
+                .all(|eni| is_captured(&heard.log, eni) == wanted)
+                .then_some(())
+        })
+    }
+
+    /// The end of what the agent has said so far.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn log_mark(&self) -> Result<LogMark> {
+        Ok(self.running()?.output.mark())
+    }
+
+    /// Waits for a line on standard error, after `mark`, that contains `text`, and returns it.
+    ///
+    /// # Errors
+    /// If there is none within [`PATIENCE`], or the agent ends.
+    pub fn wait_for_log(&self, mark: LogMark, text: &str) -> Result<String> {
+        let what = format!("a line with {text:?}");
+        self.running()?.output.wait(&what, PATIENCE, |heard| {
+            let mut lines = heard.since(mark).iter();
+            lines.find(|line| line.contains(text)).cloned()
+        })
+    }
+
+    /// The records so far.
+    ///
+    /// # Errors
+    /// If it has ended: [`Outcome`] has them then.
+    pub fn records_so_far(&self) -> Result<Vec<Record>> {
+        Ok(self.running()?.output.look(|heard| heard.records.clone()))
+    }
+
+    /// Waits until `enough` says so of all records so far. It is asked whenever there are new ones: with very many records take
+    /// [`Self::wait_for_new_records`].
+    ///
+    /// # Errors
+    /// If that takes longer than `limit`, or the agent ends.
+    pub fn wait_for_records(
+        &self,
+        limit: Duration,
+        mut enough: impl FnMut(&[Record]) -> bool,
+    ) -> Result<()> {
+        self.running()?
+            .output
+            .wait("what is awaited of the records", limit, |heard| {
+                enough(&heard.records).then_some(())
+            })
+    }
+
+    /// Waits until `enough` says so. It is given each record once, in batches of new ones.
+    ///
+    /// # Errors
+    /// If that takes longer than `limit`, or the agent ends.
+    pub fn wait_for_new_records(
+        &self,
+        limit: Duration,
+        enough: impl FnMut(&[Record]) -> bool,
+    ) -> Result<()> {
+        self.running()?
+            .output
+            .wait_for_new_records("what is awaited of the records", limit, enough)
+    }
+
+    /// Waits until at least so many packets of an ENI and direction are in records, of any status.
+    ///
+    /// # Errors
+    /// As [`Self::wait_for_records`], with [`PATIENCE`].
+    pub fn wait_for_packets(&self, eni: &str, direction: Direction, packets: u64) -> Result<()> {
+        let mut sum = 0;
+        self.running()?.output.wait_for_new_records(
+            &format!("{packets} packets of {eni} {direction:?}"),
+            PATIENCE,
+            |records| {
+                sum += super::volume(records, eni, direction).packets;
+                sum >= packets
+            },
+        )
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        send(&self.running()?.child, signal)
+            .map_err(Error::system(format!("send {signal} to the agent")))
+    }
+
+    /// Ends the agent by SIGTERM: it closes and writes the open window.
+    ///
+    /// # Errors
+    /// If it has ended before or does not end within [`PATIENCE`]; it is killed then.
+    pub fn stop(&mut self) -> Result<Outcome> {
+        self.signal(Signal::SIGTERM)?;
+        self.wait()
+    }
+
+    /// Kills the agent, as a crash would. Folder and pins stay, for [`Self::restart`].
+    ///
+    /// # Errors
+    /// If it has ended before.
+    pub fn kill(&mut self) -> Result<Outcome> {
+        self.signal(Signal::SIGKILL)?;
+        self.wait()
+    }
+
+    /// Waits until the agent has ended by itself.
+    ///
+    /// # Errors
+    /// If it does not within [`PATIENCE`]; it is killed then.
+    pub fn wait(&mut self) -> Result<Outcome> {
+        let mut running = self.running.take().ok_or_else(ended)?;
+        let status =
+            wait_for_end(&mut running, PATIENCE).map_err(Error::system("await the agent's end"))?;
+        let Heard {
+            records,
+            lines,
+            log,
+            ..
+        } = running.output.finish();
+        let stderr = log.join("\n");
+        match status {
+            Some(status) => Ok(Outcome {
+                records,
+                lines,
+                stderr,
+                status,
+            }),
+            None => Err(Error::Invalid(format!(
+                "the agent did not end within {PATIENCE:?} and was killed; its standard error:\n{stderr}"
+            ))),
+        }
+    }
+
+    fn running(&self) -> Result<&Running> {
+        self.running.as_ref().ok_or_else(ended)
+    }
+}
+
+impl Drop for AgentProcess {
+    fn drop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            let _ = send(&running.child, Signal::SIGTERM);
+            if !matches!(wait_for_end(&mut running, DROP_PATIENCE), Ok(Some(_))) {
+                eprintln!("the agent did not end within {DROP_PATIENCE:?} and was killed");
+            }
+            let log = running.output.finish().log;
+            if std::thread::panicking() {
+                eprintln!("standard error of the agent:\n{}", log.join("\n"));
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// The exit code; none if a signal ended it, see [`Self::signal`].
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// The signal that ended it.
+    #[must_use]
+    pub fn signal(&self) -> Option<i32> {
+        self.status.signal()
+    }
+}
+
+impl Place {
+    /// The lines of the configuration that say where things are.
+    fn lines(&self) -> String {
+        format!(
+            "inventory = \"inventory.toml\"\npin-path = {:?}\nlock-file = {:?}\n",
+            self.pins.path(),
+            self.folder.path().join("agent.lock")
+        )
+    }
+}
+
+fn ended() -> Error {
+    Error::Invalid("the agent has ended already".to_owned())
+}
+
+/// A child that was not waited for keeps its id, so the signal reaches no other.
+fn send(child: &Child, signal: Signal) -> nix::Result<()> {
+    kill(Pid::from_raw(child.id().cast_signed()), signal)
+}
+
+/// Waits for the end; none, and the process killed, if it does not come within `limit`.
+fn wait_for_end(running: &mut Running, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    // A process closes its streams as it ends; `wait`, which has no limit, then returns at once.
+    let in_time = running.output.wait_for_end(limit);
+    if !in_time {
+        running.child.kill()?;
+    }
+    let status = running.child.wait()?;
+    Ok(in_time.then_some(status))
+}
+
+/// Whether the last word on the ENI is that it is captured. The lines are those of `capture.rs` of the agent.
+fn is_captured(log: &[String], eni: &str) -> bool {
+    let name = format!("eni=\"{eni}\"");
+    log.iter()
+        .rev()
+        .filter(|line| line.contains(&name))
+        .find_map(|line| {
+            if line.contains(" captured: ingress by ") {
+                Some(true)
+            } else if line.contains("no longer captured") {
+                Some(false)
+            } else {
+                None
+            }
+        })
+        .unwrap_or(false)
+}
+
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, text)
+        .and_then(|()| fs::rename(&new, path))
+        .map_err(Error::system(format!("write {}", path.display())))
+}

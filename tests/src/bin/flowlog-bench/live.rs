@@ -1,0 +1,202 @@
+//! A packet's cost on a veth pair, by the kernel's own run statistics; and what that does to throughput.
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use flowlog_agent::{
+    bpf::{
+        AttachPlan, Counters, DeviceDirection, EniConstants, Observer, RunStats, Target,
+        floor::{Floor, FloorProgram, RunStatistics, nanoseconds_each},
+    },
+    config::{AttachMode, Position},
+};
+use flowlog_tests::lab::{Distribution, Family, FloodPlan, udp_flood};
+
+use crate::{
+    report::{Budget, Report, median},
+    setting::{Link, PinFolder, entries_for, sizes_for},
+};
+
+/// Packets of one round.
+const PACKETS: u64 = 1_000_000;
+
+const CASES: [(u32, Distribution, f64); 5] = [
+    (1, Distribution::Even, 2.0),
+    (1_000, Distribution::Even, 1.5),
+    (1_000, Distribution::Zipf(1.1), 1.5),
+    (100_000, Distribution::Even, 1.25),
+    (100_000, Distribution::Zipf(1.1), 1.25),
+];
+
+/// An observer that is off its device when this is dropped.
+struct Attached<'l> {
+    link: &'l Link,
+    observer: Option<Observer>,
+    _counters: Counters,
+    _pins: PinFolder,
+}
+
+impl<'l> Attached<'l> {
+    fn new(link: &'l Link, flows: u32) -> Result<Self> {
+        let pins = PinFolder::new()?;
+        let counters = Counters::create(pins.path(), sizes_for(flows))?;
+        let constants = EniConstants {
+            ethernet: true,
+            ..EniConstants::default()
+        };
+        let plan = AttachPlan {
+            mode: AttachMode::Tcx,
+            position: Position::First,
+            clsact_priority: 1,
+            xdp: false,
+        };
+        let observer = link
+            .receiver
+            .enter(|| Observer::attach(pins.path(), constants, target(link), plan))??;
+        Ok(Self {
+            link,
+            observer: Some(observer),
+            _counters: counters,
+            _pins: pins,
+        })
+    }
+
+    fn run_stats(&self) -> Result<RunStats> {
+        Ok(self
+            .observer
+            .as_ref()
+            .context("the observer is gone")?
+            .run_stats()?[0])
+    }
+}
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        if let Some(observer) = self.observer.take() {
+            let _ = self
+                .link
+                .receiver
+                .enter(|| observer.detach(target(self.link)));
+        }
+    }
+}
+
+fn target(link: &Link) -> Target<'_> {
+    Target {
+        index: 0,
+        name: &link.pair.right().name,
+        mtu: 1500,
+    }
+}
+
+fn flood(
+    link: &Link,
+    flows: u32,
+    distribution: Distribution,
+    packets: u64,
+    seed: u64,
+) -> Result<()> {
+    let plan = FloodPlan {
+        packets,
+        flows,
+        distribution,
+        family: Family::V4,
+        seed,
+        ..FloodPlan::default()
+    };
+    udp_flood(&link.sender, &link.pair.left().name, &plan)?;
+    Ok(())
+}
+
+/// Cost of a packet between two readings of run statistics, after the flows are known.
+fn cost(
+    link: &Link,
+    (flows, distribution): (u32, Distribution),
+    stats: impl Fn() -> Result<RunStats>,
+) -> Result<f64> {
+    flood(link, flows, Distribution::Even, u64::from(flows), 1)?;
+    let before = stats()?;
+    flood(link, flows, distribution, PACKETS, 2)?;
+    let after = stats()?;
+    Ok(nanoseconds_each(
+        after.time.saturating_sub(before.time),
+        after.runs - before.runs,
+    ))
+}
+
+pub(crate) fn measure(object: &[u8], rounds: usize, report: &mut Report) -> Result<()> {
+    let link = Link::new()?;
+    let _statistics = RunStatistics::enable()?;
+    for (flows, distribution, budget) in CASES {
+        let (mut empties, mut leasts, mut ours, mut ratios) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let floor = |program| -> Result<f64> {
+            let mut floor = Floor::load(object, program, entries_for(flows))?;
+            link.receiver
+                .enter(|| floor.attach(&link.pair.right().name, DeviceDirection::Ingress))??;
+            cost(&link, (flows, distribution), || Ok(floor.run_stats()?))
+        };
+        for _ in 0..rounds {
+            let empty = floor(FloorProgram::Empty)?;
+            let least = floor(FloorProgram::Least)? - empty;
+            let attached = Attached::new(&link, flows)?;
+            let our = cost(&link, (flows, distribution), || attached.run_stats())? - empty;
+            empties.push(empty);
+            leasts.push(least);
+            ours.push(our);
+            ratios.push(our / least);
+        }
+        let what = match distribution {
+            Distribution::Even => format!("{flows} flows evenly, on veth"),
+            Distribution::Zipf(s) => format!("{flows} flows by Zipf({s}), on veth"),
+        };
+        eprintln!(
+            "  {what}: empty {:.0} ns, least +{:.0} ns, ours +{:.0} ns",
+            median(empties),
+            median(leasts.clone()),
+            median(ours.clone())
+        );
+        report.beside(
+            what,
+            "ns",
+            median(ours),
+            median(leasts),
+            median(ratios),
+            Some(Budget::AtMost(budget)),
+        );
+    }
+    Ok(())
+}
+
+/// Packets a second through a veth pair with the agent's programs on both devices, against off.
+pub(crate) fn measure_throughput(_object: &[u8], rounds: usize, report: &mut Report) -> Result<()> {
+    let link = Link::new()?;
+    let rate = |flows| -> Result<f64> {
+        let began = Instant::now();
+        flood(&link, flows, Distribution::Even, PACKETS, 3)?;
+        Ok(PACKETS as f64 / began.elapsed().as_secs_f64())
+    };
+    for flows in [1, 1_000, 100_000] {
+        let (mut offs, mut ons, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let off = rate(flows)?;
+            let attached = Attached::new(&link, flows)?;
+            let on = rate(flows)?;
+            drop(attached);
+            offs.push(off);
+            ons.push(on);
+            ratios.push(on / off);
+        }
+        let what = format!(
+            "veth throughput with the programs on against off, {flows} flows of small packets"
+        );
+        report.beside(
+            what,
+            "packets/s",
+            median(ons),
+            median(offs),
+            median(ratios),
+            Some(Budget::AtLeast(0.95)),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! The agent as a process on interfaces of the lab: what it captures, how it follows changes, what it refuses and how it ends.
+// These modules are tests themselves; the attribute says so to clippy, which lets helpers of tests panic.
+#[cfg(test)]
+mod ending;
+#[cfg(test)]
+mod life;
+#[cfg(test)]
+mod namespaces;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod scope;
+#[cfg(test)]
+mod sinks;
+#[cfg(test)]
+mod tun;
+#[cfg(test)]
+mod wire;
+
+/// The agent that cargo has built with these tests.
+const AGENT: &str = env!("CARGO_BIN_EXE_flowlog-agent-under-test");
+
+/// A window that no test outlives, in seconds: it closes when the agent ends. (At a full hour by the clock it closes earlier, which
+/// the tests allow for.)
+const LONG_WINDOW_SECONDS: u64 = 3600;

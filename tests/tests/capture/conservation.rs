@@ -1,0 +1,306 @@
+//! Conservation: the records of all windows add up to exactly what crossed the interfaces.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flowlog_tests::agent::{AgentPlan, Direction, LogStatus, Record, Volume, conserved};
+use flowlog_tests::lab::{
+    Distribution, Family, FloodPlan, Sent, VethPair, skip_unless_root, udp_flood,
+};
+
+use crate::support::{
+    LEFT, RIGHT, both_ends, flood_counts, of_status, start, stats, stop_after, wire,
+};
+
+/// A flood that has been captured, window after window.
+struct Captured {
+    sent: Sent,
+    family: Family,
+    records: Vec<Record>,
+}
+
+/// Sends a flood from both CPUs over the wire, captured by an agent of this plan at both ends, and asserts conservation.
+fn flood(pair: &VethPair, agent: &AgentPlan, plan: &FloodPlan) -> Captured {
+    let before = stats(pair.right());
+    let agent = start(agent);
+    let sent = udp_flood(&pair.left().namespace, &pair.left().name, plan).expect("a flood");
+    let received = stats(pair.right()).since(&before);
+
+    assert_eq!(sent.refused, 0, "a refused frame passes egress twice");
+    let out = Volume {
+        packets: sent.packets,
+        bytes: sent.bytes,
+    };
+    let expected = [
+        (LEFT, Direction::Out, out),
+        // What the receiver's backlog had no room for has not crossed its interface; its device does not count it either.
+        (RIGHT, Direction::In, Volume::received(&received)),
+    ];
+    let outcome = stop_after(agent, &expected);
+    conserved(&outcome.records, &expected);
+    Captured {
+        sent,
+        family: plan.family,
+        records: outcome.records,
+    }
+}
+
+impl Captured {
+    fn counts(&self, eni: &str, direction: Direction) -> Vec<u64> {
+        let flows = self.sent.per_flow.len() as u32;
+        flood_counts(&self.records, (eni, direction), self.family, flows)
+    }
+
+    /// Asserts that every flow has exactly the packets that were sent of it, at both ENIs.
+    fn assert_every_flow_is_exact(&self) {
+        assert!(
+            self.counts(LEFT, Direction::Out) == self.sent.per_flow,
+            "a flow has other packets at the sender than were sent of it"
+        );
+        let received = self.counts(RIGHT, Direction::In);
+        if self.sent.device.tx_dropped == 0 {
+            assert!(
+                received == self.sent.per_flow,
+                "a flow has other packets at the receiver than were sent of it"
+            );
+        } else {
+            assert!(
+                received
+                    .iter()
+                    .zip(&self.sent.per_flow)
+                    .all(|(a, b)| a <= b)
+            );
+        }
+    }
+
+    /// Asserts that packets were skipped at both ENIs, that others were not, and that no flow has more packets than were sent.
+    fn assert_some_was_skipped(&self) {
+        for (eni, direction) in [(LEFT, Direction::Out), (RIGHT, Direction::In)] {
+            let counted = self.counts(eni, direction);
+            assert!(counted.iter().any(|&packets| packets > 0), "{eni}");
+            assert!(
+                counted.iter().zip(&self.sent.per_flow).all(|(a, b)| a <= b),
+                "a flow of {eni} has more packets than were sent of it"
+            );
+            let of_eni = |record: &&Record| record.eni_id == eni;
+            let skipped: u64 = of_status(&self.records, LogStatus::SkipData)
+                .filter(of_eni)
+                .filter_map(|record| record.packets)
+                .sum();
+            assert!(skipped > 0, "{eni} skipped nothing");
+        }
+    }
+
+    /// Windows in which flows were recorded.
+    fn windows(&self) -> usize {
+        of_status(&self.records, LogStatus::Ok)
+            .map(|record| record.start)
+            .collect::<BTreeSet<u64>>()
+            .len()
+    }
+}
+
+fn one_million(family: Family, distribution: Distribution) -> FloodPlan {
+    FloodPlan {
+        family,
+        distribution,
+        ..FloodPlan::default()
+    }
+}
+
+/// A million packets over 100,000 flows from two CPUs, in windows of 1 s.
+fn million_is_exact(test: &str, family: Family, distribution: Distribution) {
+    if skip_unless_root(test) {
+        return;
+    }
+    let pair = wire(1500);
+    // Both ENIs' flows share the maps.
+    let agent = AgentPlan {
+        flow_map_entries: Some((1 << 19, 1 << 20)),
+        ..both_ends(&pair)
+    };
+    let plan = one_million(family, distribution);
+    let captured = flood(&pair, &agent, &plan);
+    assert_eq!(captured.sent.packets, 1_000_000);
+    captured.assert_every_flow_is_exact();
+    assert_eq!(of_status(&captured.records, LogStatus::SkipData).count(), 0);
+    assert!(captured.windows() > 1, "no window was closed under load");
+    eprintln!(
+        "{test}: {:.0} packets/s, {} windows, {} records",
+        captured.sent.rate(),
+        captured.windows(),
+        captured.records.len()
+    );
+}
+
+#[test]
+fn even_ipv4_flood_is_exact() {
+    million_is_exact("even_ipv4_flood_is_exact", Family::V4, Distribution::Even);
+}
+
+#[test]
+fn even_ipv6_flood_is_exact() {
+    million_is_exact("even_ipv6_flood_is_exact", Family::V6, Distribution::Even);
+}
+
+#[test]
+fn zipf_ipv4_flood_is_exact() {
+    million_is_exact(
+        "zipf_ipv4_flood_is_exact",
+        Family::V4,
+        Distribution::Zipf(1.0),
+    );
+}
+
+#[test]
+fn zipf_ipv6_flood_is_exact() {
+    million_is_exact(
+        "zipf_ipv6_flood_is_exact",
+        Family::V6,
+        Distribution::Zipf(1.0),
+    );
+}
+
+#[test]
+fn flow_map_far_too_small_skips_and_says_so() {
+    if skip_unless_root("flow_map_far_too_small_skips_and_says_so") {
+        return;
+    }
+    for (family, entries) in [(Family::V4, 64), (Family::V4, 1024), (Family::V6, 256)] {
+        let pair = wire(1500);
+        let agent = AgentPlan {
+            flow_map_entries: Some((entries, entries)),
+            ..both_ends(&pair)
+        };
+        let plan = FloodPlan {
+            packets: 400_000,
+            ..one_million(family, Distribution::Even)
+        };
+        let captured = flood(&pair, &agent, &plan);
+        captured.assert_some_was_skipped();
+    }
+}
+
+#[test]
+fn flow_map_grows_until_nothing_is_skipped() {
+    const MAX_ROUNDS: u64 = 10;
+    if skip_unless_root("flow_map_grows_until_nothing_is_skipped") {
+        return;
+    }
+    let pair = wire(1500);
+    let agent = start(&AgentPlan {
+        flow_map_entries: Some((64, 1 << 20)),
+        ..both_ends(&pair)
+    });
+    let plan = FloodPlan {
+        packets: 50_000,
+        flows: 5000,
+        threads: 1,
+        ..FloodPlan::default()
+    };
+    let (mut skipped, mut rounds) = (0, 0);
+    loop {
+        rounds += 1;
+        udp_flood(&pair.left().namespace, &pair.left().name, &plan).expect("a flood");
+        agent
+            .wait_for_packets(RIGHT, Direction::In, rounds * plan.packets)
+            .expect("all packets in records");
+        let records = agent.records_so_far().expect("records");
+        let before = std::mem::replace(&mut skipped, skipped_packets(&records));
+        let mut w: BTreeMap<u64, (usize, u64)> = BTreeMap::new();
+        for r in &records { let e = w.entry(r.start).or_default(); if r.log_status == LogStatus::Ok { e.0 += 1; e.1 += r.packets.unwrap_or(0); } }
+        eprintln!("DBG round {rounds} skipped {skipped} {w:?}");
+        if skipped == before {
+            break;
+        }
+        assert!(
+            rounds < MAX_ROUNDS,
+            "the map does not grow: {skipped} packets were skipped"
+        );
+    }
+    assert!(skipped > 0, "64 entries were enough for 5,000 flows");
+    let sent = Volume::sent(&stats(pair.left()));
+    assert_eq!(sent.packets, rounds * plan.packets);
+    let expected = [(LEFT, Direction::Out, sent), (RIGHT, Direction::In, sent)];
+    conserved(&stop_after(agent, &expected).records, &expected);
+}
+
+fn skipped_packets(records: &[Record]) -> u64 {
+    of_status(records, LogStatus::SkipData)
+        .filter_map(|record| record.packets)
+        .sum()
+}
+
+#[test]
+fn more_flows_than_a_window_may_hold_are_skipped() {
+    const LIMIT: usize = 5000;
+    if skip_unless_root("more_flows_than_a_window_may_hold_are_skipped") {
+        return;
+    }
+    for family in [Family::V4, Family::V6] {
+        let pair = wire(1500);
+        let agent = AgentPlan {
+            capture: format!("max-flows-per-window = {LIMIT}"),
+            ..both_ends(&pair)
+        };
+        let plan = FloodPlan {
+            packets: 200_000,
+            ..one_million(family, Distribution::Even)
+        };
+        let captured = flood(&pair, &agent, &plan);
+        assert!(skipped_packets(&captured.records) > 0);
+        let mut flows: BTreeMap<u64, usize> = BTreeMap::new();
+        for record in of_status(&captured.records, LogStatus::Ok) {
+            *flows.entry(record.start).or_default() += 1;
+        }
+        assert!(
+            flows.values().all(|&count| (1..=LIMIT).contains(&count)),
+            "{flows:?}"
+        );
+    }
+}
+
+#[test]
+fn both_families_and_directions_add_up_together() {
+    if skip_unless_root("both_families_and_directions_add_up_together") {
+        return;
+    }
+    let pair = wire(1500);
+    let (left, right) = (pair.left(), pair.right());
+    let agent = start(&both_ends(&pair));
+    let plan = |family| FloodPlan {
+        packets: 150_000,
+        flows: 3000,
+        threads: 1,
+        ..one_million(family, Distribution::Zipf(1.0))
+    };
+    // IPv4 one way and IPv6 the other, at the same time.
+    let (v4, v6) = std::thread::scope(|scope| {
+        let v4 = scope.spawn(|| udp_flood(&left.namespace, &left.name, &plan(Family::V4)));
+        let v6 = scope.spawn(|| udp_flood(&right.namespace, &right.name, &plan(Family::V6)));
+        (v4.join(), v6.join())
+    });
+    let (v4, v6) = (
+        v4.expect("no panic").expect("a flood"),
+        v6.expect("no panic").expect("a flood"),
+    );
+    assert_eq!((v4.refused, v6.refused), (0, 0));
+    let volume = |sent: &Sent| Volume {
+        packets: sent.packets,
+        bytes: sent.bytes,
+    };
+    let expected = [
+        (LEFT, Direction::Out, volume(&v4)),
+        (RIGHT, Direction::In, Volume::received(&stats(right))),
+        (RIGHT, Direction::Out, volume(&v6)),
+        (LEFT, Direction::In, Volume::received(&stats(left))),
+    ];
+    let outcome = stop_after(agent, &expected);
+    conserved(&outcome.records, &expected);
+    let records = &outcome.records;
+    assert!(flood_counts_of(records, (LEFT, Direction::Out), Family::V4) == v4.per_flow);
+    assert!(flood_counts_of(records, (RIGHT, Direction::Out), Family::V6) == v6.per_flow);
+}
+
+fn flood_counts_of(records: &[Record], place: (&str, Direction), family: Family) -> Vec<u64> {
+    flood_counts(records, place, family, 3000)
+}

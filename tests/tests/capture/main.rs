@@ -1,0 +1,6 @@
+//! What the agent captures on real interfaces: veth pairs in namespaces that each test makes for itself.
+
+#[cfg(test)]
+mod conservation;
+#[cfg(test)]
+mod support;

@@ -1,0 +1,10 @@
+//! The BPF programs themselves, run on packets without a device (`BPF_PROG_TEST_RUN`), with etherparse's reading of these packets as
+//! the oracle for every field of the key and every counter.
+//!
+//! Not here, for the kernel takes no such packets without a device: VLAN tags that the device took off the frame.
+
+mod corpus;
+mod layout;
+mod ledger;
+mod random;
+mod rig;
