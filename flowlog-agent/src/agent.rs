@@ -16,9 +16,12 @@ use tokio::{
 };
 
 use crate::{
-    bpf::{self, BpfError, Wake, pins},
+    bpf::{
+        self, BpfError, Wake,
+        pins::{self, Pins},
+    },
     capture::Capture,
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, OnExit},
     discovery::{Device, DeviceEvent, Discovery, DiscoveryError, Settings},
     lock::{HostLock, LockError},
     metrics::{self, Metrics, Scrape},
@@ -128,9 +131,12 @@ pub async fn run(config_path: &Path, options: &RunOptions) -> Result<(), AgentEr
     let inventory = load_inventory(&config.inventory)?;
     let lock = HostLock::take(&config.lock_file)?;
     let pin_folder = bpf::pin_folder(&config.pin_path);
-    pins::prepare(&pin_folder)?;
-    let result = run_locked(config_path, config, inventory, &pin_folder, options).await;
-    pins::remove(&pin_folder);
+    let left = pins::prepare(&pin_folder)?;
+    let on_exit = config.on_exit;
+    let result = run_locked(config_path, config, inventory, (&pin_folder, left), options).await;
+    if on_exit == OnExit::Detach {
+        pins::remove(&pin_folder);
+    }
     drop(lock);
     result
 }
@@ -139,13 +145,16 @@ async fn run_locked(
     config_path: &Path,
     config: Config,
     inventory: Inventory,
-    pin_folder: &Path,
+    pins: (&Path, Pins),
     options: &RunOptions,
 ) -> Result<(), AgentError> {
-    let mut agent = Agent::start(config_path, config, inventory, pin_folder, options).await?;
+    let mut agent = Agent::start(config_path, config, inventory, pins, options).await?;
     let result = agent.run_until_end().await;
     let closed = agent.close_last_window();
-    agent.capture.release_all();
+    match agent.config.on_exit {
+        OnExit::Detach => agent.capture.release_all(agent.clock.now().monotonic),
+        OnExit::Stay => agent.capture.leave_all(),
+    }
     agent.sinks.close();
     result.and(closed)
 }
@@ -162,6 +171,8 @@ struct Agent {
     wake: Wake,
     windows: Windows,
     windows_left: Option<u64>,
+    /// What a previous agent has left is looked for once, after the devices have been told of.
+    leftovers_looked_for: bool,
     sinks: Sinks,
     sink_events: mpsc::UnboundedReceiver<SinkEvent>,
     metrics: Metrics,
@@ -203,7 +214,7 @@ impl Agent {
         config_path: &Path,
         config: Config,
         inventory: Inventory,
-        pin_folder: &Path,
+        (pin_folder, left): (&Path, Pins),
         options: &RunOptions,
     ) -> Result<Self, AgentError> {
         let system = |what| move |source| AgentError::System { what, source };
@@ -219,6 +230,7 @@ impl Agent {
         };
         let capture = Capture::new(
             pin_folder.to_owned(),
+            left,
             settings.namespace_folder.clone(),
             &config.capture,
             inventory,
@@ -251,6 +263,7 @@ impl Agent {
             sinks: Sinks::new(events),
             options: options.clone(),
             windows_left: options.windows,
+            leftovers_looked_for: false,
             metrics: Metrics::new(),
             config,
             outputs,
@@ -336,6 +349,10 @@ impl Agent {
             !closing,
         );
         self.windows.add(&SharedDrain::from(drain.drained));
+        if !std::mem::replace(&mut self.leftovers_looked_for, true) {
+            self.capture
+                .remove_leftovers(self.discovery.devices().cloned());
+        }
         if closing {
             for (closed, is_longest) in self
                 .windows
@@ -343,7 +360,7 @@ impl Agent {
             {
                 self.deliver(&Arc::new(closed));
                 if is_longest {
-                    self.capture.window_closed();
+                    self.capture.all_windows_closed();
                 }
             }
         }

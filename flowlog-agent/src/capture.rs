@@ -1,7 +1,8 @@
 //! What is captured: the devices that are ENIs, the programs on them, and the counters that they share.
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -9,15 +10,15 @@ use flowlog_model::inventory::{self, DeviceIdentity, EniEntry, Inventory, Match,
 
 use crate::{
     bpf::{
-        self, AttachPlan, BpfError, Counters, EniConstants, Fill, Hook, MapSizes, Observer,
-        RunStats, Target,
+        self, AttachPlan, BpfError, Counters, EniConstants, Fill, Hook, Identities, MapSizes,
+        Observer, RunStats, Target, pins::Pins,
     },
     config::CaptureConfig,
     discovery::{Device, DeviceKey, in_namespace},
     flows::{Flow, Run},
     sizing::Sizing,
-    slots::{EniTable, Slots},
-    store::Drained,
+    slots::Slots,
+    store::{CapturedEnis, Drained},
 };
 
 /// First wait before a device that could not be attached is tried again; it doubles up to [`RETRY_LONGEST`].
@@ -67,6 +68,62 @@ pub struct Drain {
     pub sizes: MapSizes,
 }
 
+/// What is in the kernel besides the programs.
+struct Kernel {
+    counters: Counters,
+    identities: Identities,
+    slots: Slots,
+}
+
+impl Kernel {
+    fn create(pin_folder: &Path, sizes: MapSizes) -> Result<Self, BpfError> {
+        Ok(Self {
+            counters: Counters::create(pin_folder, sizes)?,
+            identities: Identities::create(pin_folder)?,
+            slots: Slots::default(),
+        })
+    }
+
+    /// Takes over what a previous agent has left. What cannot be taken over is named as lost, and all is made anew.
+    fn take_over(pin_folder: &Path, sizes: MapSizes) -> Result<Self, BpfError> {
+        match Self::open(pin_folder, sizes) {
+            Ok(kernel) => {
+                tracing::info!("taking over the counters that the previous agent has left");
+                Ok(kernel)
+            }
+            Err(error) => {
+                tracing::error!(
+                    "what was counted since the previous agent's last window is lost, for it cannot be taken over: {error}"
+                );
+                bpf::pins::remove(pin_folder);
+                bpf::pins::prepare(pin_folder)?;
+                Self::create(pin_folder, sizes)
+            }
+        }
+    }
+
+    fn open(pin_folder: &Path, sizes: MapSizes) -> Result<Self, BpfError> {
+        let mut counters = Counters::take_over(pin_folder)?;
+        let identities = Identities::open(pin_folder)?;
+        let slots = Slots::restored(identities.all()?);
+        let still = counters.still_after_take_over();
+        let fill = counters.fill(&still)?;
+        if fill != Fill::default() {
+            tracing::error!(
+                flows = fill.v4 + fill.v6,
+                "the previous agent died while it drained these flows: whether they were written is not known, and they are not \
+                 written again"
+            );
+        }
+        counters.renew(still, sizes)?;
+        Ok(Self {
+            counters,
+            identities,
+            slots,
+        })
+    }
+}
+
 /// Captures devices.
 pub struct Capture {
     pin_folder: PathBuf,
@@ -75,26 +132,39 @@ pub struct Capture {
     counters: Counters,
     sizing: Sizing,
     slots: Slots,
+    identities: Identities,
     inventory: Inventory,
     captured: HashMap<DeviceKey, Captured>,
     waiting: BTreeMap<DeviceKey, Waiting>,
 }
 
 impl Capture {
-    /// Makes the counters in the kernel. `pin_folder` is prepared and empty; `namespaces` is the folder of named ones.
+    /// Makes the counters in the kernel, or takes over those that a previous agent has `left`. `namespaces` is the folder of named
+    /// ones.
     ///
     /// # Errors
     ///
     /// The kernel's.
     pub fn new(
         pin_folder: PathBuf,
+        left: Pins,
         namespaces: PathBuf,
         config: &CaptureConfig,
         inventory: Inventory,
     ) -> Result<Self, BpfError> {
         let sizing = Sizing::new(config.flow_map_min_entries, config.flow_map_max_entries);
+        let Kernel {
+            counters,
+            identities,
+            slots,
+        } = match left {
+            Pins::Left => Kernel::take_over(&pin_folder, sizing.sizes())?,
+            Pins::New => Kernel::create(&pin_folder, sizing.sizes())?,
+        };
         Ok(Self {
-            counters: Counters::create(&pin_folder, sizing.sizes())?,
+            counters,
+            identities,
+            slots,
             plan: AttachPlan {
                 mode: config.attach,
                 position: config.position,
@@ -104,7 +174,6 @@ impl Capture {
             pin_folder,
             namespaces,
             sizing,
-            slots: Slots::default(),
             inventory,
             captured: HashMap::new(),
             waiting: BTreeMap::new(),
@@ -120,7 +189,7 @@ impl Capture {
                 captured.device = device;
                 return;
             }
-            self.release(device.key);
+            self.release(device.key, now);
         }
         self.waiting.remove(&device.key);
         match entry {
@@ -144,7 +213,7 @@ impl Capture {
     /// A device is gone. What was counted of it is still in the kernel and comes with the next drain.
     pub fn vanished(&mut self, key: DeviceKey, now: Duration) {
         self.waiting.remove(&key);
-        self.release(key);
+        self.release(key, now);
         self.retry_waiting(now, true);
     }
 
@@ -246,6 +315,10 @@ impl Capture {
             .slots
             .take(&entry.eni)
             .map_err(|error| error.to_string())?;
+        if let Err(error) = self.identities.set(slot, &entry.eni) {
+            self.slots.cancel(slot);
+            return Err(error.to_string());
+        }
         let constants = EniConstants {
             slot,
             host_side: entry.side == Side::Host,
@@ -257,11 +330,13 @@ impl Capture {
             ..self.plan
         };
         let attached = in_namespace(&device.namespace_ref(&self.namespaces), || {
-            bpf::remove_leftovers(target(device));
             Observer::attach(&self.pin_folder, constants, target(device), plan)
         });
         match attached {
-            Ok(Ok(observer)) => Ok((slot, observer)),
+            Ok(Ok(observer)) => {
+                self.slots.captured(slot);
+                Ok((slot, observer))
+            }
             Ok(Err(error)) => {
                 self.slots.cancel(slot);
                 Err(error.to_string())
@@ -273,22 +348,22 @@ impl Capture {
         }
     }
 
-    fn release(&mut self, key: DeviceKey) {
-        let Some(Captured {
+    fn release(&mut self, key: DeviceKey, now: Duration) {
+        let Some(captured) = self.captured.remove(&key) else {
+            return;
+        };
+        let Captured {
             device,
             entry,
             slot,
             observer,
-        }) = self.captured.remove(&key)
-        else {
-            return;
-        };
+        } = captured;
         tracing::info!(
             eni = entry.eni.eni_id,
             device = device.name,
             "no longer captured"
         );
-        self.slots.release(slot);
+        self.slots.release(slot, now);
         // Where the namespace is gone, so is the device, and its programs went with it.
         let _ = in_namespace(&device.namespace_ref(&self.namespaces), || {
             observer.detach(target(&device));
@@ -296,11 +371,36 @@ impl Capture {
     }
 
     /// Takes all programs off.
-    pub fn release_all(&mut self) {
+    pub fn release_all(&mut self, now: Duration) {
         let keys: Vec<DeviceKey> = self.captured.keys().copied().collect();
         for key in keys {
-            self.release(key);
+            self.release(key, now);
         }
+    }
+
+    /// Leaves all programs where they are, for the next agent to take over.
+    pub fn leave_all(&mut self) {
+        for (_, captured) in self.captured.drain() {
+            captured.observer.leave();
+        }
+    }
+
+    /// Takes off what a previous agent has left on devices that are not captured any more. `devices` are those that are there.
+    pub fn remove_leftovers(&self, devices: impl IntoIterator<Item = Device>) {
+        for device in devices
+            .into_iter()
+            .filter(|device| !self.captured.contains_key(&device.key))
+        {
+            let _ = in_namespace(&device.namespace_ref(&self.namespaces), || {
+                bpf::remove_leftovers(&self.pin_folder, target(&device));
+            });
+        }
+        let kept: Vec<_> = self
+            .captured
+            .keys()
+            .map(|key| (key.namespace.inode, key.index))
+            .collect();
+        bpf::pins::remove_devices_but(&self.pin_folder, &kept);
     }
 
     /// Drains the counters: flips, reads the still generation, and makes it ready for the next flip.
@@ -354,15 +454,22 @@ impl Capture {
         ))
     }
 
-    /// The ENIs by slot, as they are captured or were in the open window.
+    /// The ENIs, as they are captured or were in the open windows.
     #[must_use]
-    pub fn enis(&self) -> EniTable {
-        self.slots.table()
+    pub fn enis(&self) -> CapturedEnis {
+        let not_captured = self.waiting.values().filter_map(|waiting| {
+            let entry = match_device(&self.inventory, &waiting.device).ok()??;
+            Some(Arc::new(entry.eni))
+        });
+        CapturedEnis {
+            by_slot: self.slots.table(),
+            not_captured: not_captured.collect(),
+        }
     }
 
     /// A window of the longest kind was closed.
-    pub fn window_closed(&mut self) {
-        self.slots.window_closed();
+    pub fn all_windows_closed(&mut self) {
+        self.slots.all_windows_closed();
     }
 
     /// The captured devices.
@@ -389,6 +496,7 @@ impl Capture {
 
 fn target(device: &Device) -> Target<'_> {
     Target {
+        namespace_inode: device.key.namespace.inode,
         index: device.key.index,
         name: &device.name,
         mtu: device.mtu,

@@ -10,11 +10,13 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     agent::{self, AgentError, RunOptions},
+    check, interfaces,
     output::{OutputForm, OutputOptions},
+    report::ReportForm,
 };
 
 /// `EX_USAGE` of sysexits.h: the configuration or the inventory is to be mended.
-const EXIT_CONFIGURATION: u8 = 64;
+pub(crate) const EXIT_CONFIGURATION: u8 = 64;
 
 /// Exact VPC flow log records from every elastic network interface of this host.
 #[derive(Debug, Parser)]
@@ -27,7 +29,30 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Capture, until SIGTERM or Ctrl-C; SIGHUP reads inventory and flow logs again.
+    ///
+    /// Exit code 64 means that the configuration or the inventory is to be mended.
     Run(RunArguments),
+    /// Tell whether this kernel and this configuration will do, and what each missing thing costs.
+    ///
+    /// What can be tried is tried: maps, programs, counting a packet, every hook, in a network namespace made for it. Nothing is left
+    /// behind, and a running agent is not disturbed. Needs root. Exit code 0: the agent works here; 1: it does not; 64: the
+    /// configuration or the inventory is to be mended.
+    Check(ReportArguments),
+    /// List network devices: which ENI each is, what is attached to it and in which order, and why one is not captured.
+    ///
+    /// Shows the devices of the host and of the network namespaces that the inventory names, whether or not the agent is running.
+    /// Without root, what is attached is not seen.
+    Interfaces(ReportArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct ReportArguments {
+    /// The configuration; /etc/flowlog/agent.toml if there is one.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Form of the report.
+    #[arg(long, value_enum, default_value_t)]
+    output: ReportForm,
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,9 +75,19 @@ struct RunArguments {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_tracing();
+    // What a report is about is in the report.
+    start_tracing(match cli.command {
+        Command::Run(_) => "info",
+        Command::Check(_) | Command::Interfaces(_) => "error",
+    });
     let result = match cli.command {
         Command::Run(arguments) => run(&arguments),
+        Command::Check(ReportArguments { config, output }) => {
+            return check::run(config.as_deref(), output);
+        }
+        Command::Interfaces(ReportArguments { config, output }) => {
+            interfaces::run(config.as_deref(), output)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,9 +121,9 @@ fn run(arguments: &RunArguments) -> Result<(), AgentError> {
 }
 
 /// Logs go to standard error: standard output is the records'.
-fn start_tracing() {
+fn start_tracing(default_level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FLOWLOG_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default_level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -8,15 +8,18 @@
 pub mod agent;
 pub mod bpf;
 pub mod capture;
+mod check;
 pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod flows;
+mod interfaces;
 mod lock;
 pub mod metrics;
 pub mod output;
 mod privileges;
 mod readiness;
+mod report;
 pub mod route;
 mod sink;
 mod sizing;

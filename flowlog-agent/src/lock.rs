@@ -2,6 +2,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
@@ -71,6 +72,25 @@ impl HostLock {
     }
 }
 
+/// The process that holds the lock of `path`, if one does. The lock itself is left alone: a look at it must not keep an agent that
+/// starts at the same moment from taking it.
+#[must_use]
+pub(crate) fn holder(path: &Path) -> Option<u32> {
+    let inode = std::fs::metadata(path).ok()?.ino();
+    locked_by(&std::fs::read_to_string("/proc/locks").ok()?, inode)
+}
+
+/// The process in a line such as `1: FLOCK  ADVISORY  WRITE 32278 00:1a:1076 0 EOF` with this inode number at its end.
+fn locked_by(locks: &str, inode: u64) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (kind, _, _) = (words.next()?, words.next()?, words.next()?);
+        let (pid, file) = (words.next()?, words.next()?);
+        let is_ours = kind == "FLOCK" && file.rsplit(':').next()?.parse() == Ok(inode);
+        is_ours.then(|| pid.parse().ok())?
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,5 +109,26 @@ mod tests {
         );
         drop(lock);
         HostLock::take(&path).unwrap();
+    }
+
+    #[test]
+    fn the_holder_is_known_without_touching_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        assert_eq!(holder(&path), None);
+        let lock = HostLock::take(&path).unwrap();
+        assert_eq!(holder(&path), Some(std::process::id()));
+        drop(lock);
+        assert_eq!(holder(&path), None);
+    }
+
+    #[test]
+    fn waiters_and_locks_of_other_kinds_are_nobody() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 00:1a:5 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 8 00:1a:55 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 9 00:1a:6 0 EOF\n";
+        assert_eq!(locked_by(locks, 5), None);
+        assert_eq!(locked_by(locks, 6), None);
+        assert_eq!(locked_by(locks, 55), Some(8));
     }
 }

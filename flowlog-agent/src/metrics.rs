@@ -186,7 +186,7 @@ impl Metrics {
             self.early_drains.inc();
         }
         let enis = capture.enis();
-        let eni = |slot: u32| enis.get(slot as usize).and_then(Option::as_deref);
+        let eni = |slot: u32| Some(enis.by_slot.get(slot as usize)?.as_ref()?.eni.as_ref());
         let Drained {
             v4,
             v6,

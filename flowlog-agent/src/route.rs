@@ -24,9 +24,8 @@ pub fn records(window: &ClosedWindow, flow_log: &FlowLog, mut each: impl FnMut(&
         window,
         flow_log,
         enis: window
-            .enis
-            .iter()
-            .map(|eni| eni.as_deref().filter(|eni| flow_log.contains(eni)))
+            .enis()
+            .map(|eni| eni.filter(|eni| flow_log.contains(eni)))
             .collect(),
     };
     let mut with_traffic = vec![false; router.enis.len()];
@@ -53,23 +52,7 @@ pub fn records(window: &ClosedWindow, flow_log: &FlowLog, mut each: impl FnMut(&
             router.skipped(*slot, direction, volume, &mut with_traffic, &mut each);
         }
     }
-    // An ENI whose identity changed meanwhile has two slots, but is one ENI.
-    let of_slots = || {
-        router
-            .enis
-            .iter()
-            .zip(&with_traffic)
-            .filter_map(|(eni, traffic)| Some(((*eni)?, *traffic)))
-    };
-    let mut told: HashSet<&str> = of_slots()
-        .filter(|(_, traffic)| *traffic)
-        .map(|(eni, _)| eni.eni_id.as_str())
-        .collect();
-    for (eni, _) in of_slots() {
-        if told.insert(eni.eni_id.as_str()) {
-            each(&router.empty_record(eni, LogStatus::NoData));
-        }
-    }
+    router.without_traffic(&with_traffic, &mut each);
 }
 
 fn mark(with_traffic: &mut [bool], slot: u32) {
@@ -143,6 +126,34 @@ impl<'w> Router<'w> {
             bytes: Some(volume.bytes),
             ..self.empty_record(eni, LogStatus::SkipData)
         });
+    }
+
+    /// NODATA for ENIs that were captured and had no traffic; and for those that could not be captured, SKIPDATA without numbers, for
+    /// nobody counted.
+    fn without_traffic(&self, with_traffic: &[bool], each: &mut impl FnMut(&Record<'_>)) {
+        let of_slots = || self.enis.iter().zip(with_traffic).enumerate();
+        // An ENI whose identity changed meanwhile has two slots, but is one ENI.
+        let mut told: HashSet<&str> = of_slots()
+            .filter(|(_, (_, traffic))| **traffic)
+            .filter_map(|(_, (eni, _))| Some(eni.as_ref()?.eni_id.as_str()))
+            .collect();
+        for eni in self
+            .window
+            .not_captured()
+            .filter(|eni| self.flow_log.contains(eni))
+        {
+            if told.insert(&eni.eni_id) {
+                each(&self.empty_record(eni, LogStatus::SkipData));
+            }
+        }
+        for (slot, (eni, _)) in of_slots() {
+            if let Some(eni) = eni
+                && self.window.was_captured(slot)
+                && told.insert(&eni.eni_id)
+            {
+                each(&self.empty_record(eni, LogStatus::NoData));
+            }
+        }
     }
 
     fn empty_record(&self, eni: &'w Eni, log_status: LogStatus) -> Record<'w> {

@@ -66,12 +66,9 @@ impl Family {
         } else {
             wanted.saturating_mul(2)
         };
-        let wanted = wanted
-            .checked_next_power_of_two()
-            .unwrap_or(max)
-            .clamp(min, max);
-        if wanted > self.entries {
-            self.entries = wanted;
+        let wanted = wanted.checked_next_power_of_two().unwrap_or(max);
+        if wanted.clamp(min, max) > self.entries {
+            self.entries = wanted.clamp(min, max);
             self.quiet_windows = 0;
         }
         if window_closed {

@@ -2,7 +2,7 @@
 //!
 //! A slot is given to an identity, not to a device: an ENI that moves to another device goes on in its slot. A slot is given out
 //! anew only after the last window that may name it is closed.
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use flowlog_common::MAX_ENIS;
 use flowlog_model::record::Eni;
@@ -18,12 +18,21 @@ struct Slot {
     eni: Arc<Eni>,
     /// Devices captured under it now.
     devices: usize,
-    /// Windows (of the longest kind) that have yet to close before it is free.
-    closes_left: u8,
+    /// When the last device went, on the monotonic clock.
+    gone_at: Option<Duration>,
+}
+
+/// An ENI that has a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EniInSlot {
+    /// The ENI.
+    pub eni: Arc<Eni>,
+    /// When it ceased to be captured, on the monotonic clock.
+    pub gone_at: Option<Duration>,
 }
 
 /// The ENIs by slot.
-pub type EniTable = Vec<Option<Arc<Eni>>>;
+pub type EniTable = Vec<Option<EniInSlot>>;
 
 /// Gives slots out and takes them back.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +41,29 @@ pub struct Slots {
 }
 
 impl Slots {
+    /// Slots that a previous agent has given out: free again after the first window.
+    #[must_use]
+    pub fn restored(identities: Vec<(u32, Eni)>) -> Self {
+        let mut slots = Self::default();
+        for (index, eni) in identities {
+            let index = index as usize;
+            if index >= MAX_ENIS as usize {
+                continue;
+            }
+            if slots.slots.len() <= index {
+                slots.slots.resize(index + 1, None);
+            }
+            if let Some(slot) = slots.slots.get_mut(index) {
+                *slot = Some(Slot {
+                    eni: Arc::new(eni),
+                    devices: 0,
+                    gone_at: Some(Duration::ZERO),
+                });
+            }
+        }
+        slots
+    }
+
     /// A slot for a device of an ENI; the one that it has, if it has one.
     ///
     /// # Errors
@@ -53,13 +85,20 @@ impl Slots {
             None => return Err(NoSlot),
         };
         let slot = self.slots.get_mut(index).ok_or(NoSlot)?;
-        slot.get_or_insert_with(|| Slot {
+        let slot = slot.get_or_insert_with(|| Slot {
             eni: Arc::new(eni.clone()),
             devices: 0,
-            closes_left: 0,
-        })
-        .devices += 1;
+            gone_at: None,
+        });
+        slot.devices += 1;
         u32::try_from(index).map_err(|_| NoSlot)
+    }
+
+    /// A device that has a slot is captured.
+    pub fn captured(&mut self, slot: u32) {
+        if let Some(Some(slot)) = self.slots.get_mut(slot as usize) {
+            slot.gone_at = None;
+        }
     }
 
     /// A device for which a slot was taken is not captured after all.
@@ -68,31 +107,27 @@ impl Slots {
             && let Some(slot) = entry
         {
             slot.devices = slot.devices.saturating_sub(1);
-            if slot.devices == 0 && slot.closes_left == 0 {
+            if slot.devices == 0 && slot.gone_at.is_none() {
                 *entry = None;
             }
         }
     }
 
     /// A device of the slot's ENI is gone.
-    pub fn release(&mut self, slot: u32) {
+    pub fn release(&mut self, slot: u32, now: Duration) {
         if let Some(Some(slot)) = self.slots.get_mut(slot as usize) {
             slot.devices = slot.devices.saturating_sub(1);
-            // The open window, and the one whose drain may be under way.
-            slot.closes_left = 2;
+            if slot.devices == 0 {
+                slot.gone_at = Some(now);
+            }
         }
     }
 
-    /// A window of the longest kind was closed and all earlier counters are drained.
-    pub fn window_closed(&mut self) {
+    /// All that was counted until now is in windows that are closed: slots without a device are free again.
+    pub fn all_windows_closed(&mut self) {
         for entry in &mut self.slots {
-            if let Some(slot) = entry
-                && slot.devices == 0
-            {
-                slot.closes_left = slot.closes_left.saturating_sub(1);
-                if slot.closes_left == 0 {
-                    *entry = None;
-                }
+            if entry.as_ref().is_some_and(|slot| slot.devices == 0) {
+                *entry = None;
             }
         }
     }
@@ -100,9 +135,13 @@ impl Slots {
     /// The ENIs that have a slot now.
     #[must_use]
     pub fn table(&self) -> EniTable {
+        let in_slot = |slot: &Slot| EniInSlot {
+            eni: Arc::clone(&slot.eni),
+            gone_at: slot.gone_at,
+        };
         self.slots
             .iter()
-            .map(|slot| slot.as_ref().map(|slot| Arc::clone(&slot.eni)))
+            .map(|slot| slot.as_ref().map(in_slot))
             .collect()
     }
 
@@ -131,27 +170,54 @@ mod tests {
         }
     }
 
+    const NOW: Duration = Duration::from_secs(9);
+
     #[test]
     fn an_eni_keeps_its_slot_over_a_change_of_device() {
         let mut slots = Slots::default();
         let first = slots.take(&eni("a")).unwrap();
         assert_ne!(slots.take(&eni("b")).unwrap(), first);
-        slots.release(first);
+        slots.release(first, NOW);
         assert!(!slots.is_captured("a"));
         assert_eq!(slots.take(&eni("a")).unwrap(), first);
         assert!(slots.is_captured("a"));
     }
 
     #[test]
+    fn the_table_says_since_when_an_eni_is_gone() {
+        let gone_at = |slots: &Slots| slots.table()[0].as_ref().unwrap().gone_at;
+        let mut slots = Slots::default();
+        let slot = slots.take(&eni("a")).unwrap();
+        assert_eq!(gone_at(&slots), None);
+        slots.release(slot, NOW);
+        assert_eq!(gone_at(&slots), Some(NOW));
+        slots.take(&eni("a")).unwrap();
+        slots.cancel(slot);
+        assert_eq!(
+            gone_at(&slots),
+            Some(NOW),
+            "no device was captured meanwhile"
+        );
+        slots.take(&eni("a")).unwrap();
+        slots.captured(slot);
+        assert_eq!(gone_at(&slots), None);
+    }
+
+    #[test]
     fn a_slot_is_not_given_out_anew_while_a_window_may_name_it() {
         let mut slots = Slots::default();
         let first = slots.take(&eni("a")).unwrap();
-        slots.release(first);
-        slots.window_closed();
-        assert_ne!(slots.take(&eni("b")).unwrap(), first);
-        assert_eq!(slots.table()[first as usize].as_ref().unwrap().eni_id, "a");
-        slots.window_closed();
+        slots.release(first, NOW);
+        let second = slots.take(&eni("b")).unwrap();
+        assert_ne!(second, first);
+        let left = slots.table()[first as usize].clone().unwrap();
+        assert_eq!((left.eni.eni_id.as_str(), left.gone_at), ("a", Some(NOW)));
+        slots.all_windows_closed();
         assert_eq!(slots.take(&eni("c")).unwrap(), first);
+        assert_eq!(
+            slots.table()[second as usize].as_ref().unwrap().eni.eni_id,
+            "b"
+        );
     }
 
     #[test]
@@ -161,7 +227,7 @@ mod tests {
         slots.cancel(slot);
         assert_eq!(slots.table().iter().flatten().count(), 0);
         let slot = slots.take(&eni("a")).unwrap();
-        slots.release(slot);
+        slots.release(slot, NOW);
         let again = slots.take(&eni("a")).unwrap();
         slots.cancel(again);
         assert_eq!(

@@ -1,7 +1,8 @@
 //! What was drained in an open window, bounded; and the window once it is closed.
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use flowlog_common::{EniCounters, FlowKeyV4, FlowKeyV6};
+use flowlog_model::record::Eni;
 
 use crate::{
     flows::{ByDirection, Flow, FlowKey, Run, merge},
@@ -108,15 +109,26 @@ impl OpenWindow {
         }
     }
 
-    /// Closes the window. `enis` are those that were captured in it, at any time.
+    /// Closes the window, which was opened at `opened` on the monotonic clock.
     #[must_use]
-    pub fn close(self, window: Window, enis: EniTable) -> ClosedWindow {
+    pub fn close(self, window: Window, opened: Duration, captured: &CapturedEnis) -> ClosedWindow {
+        let captured = captured.clone();
         ClosedWindow {
             window,
+            opened,
+            captured,
             contents: self,
-            enis,
         }
     }
+}
+
+/// The ENIs of the host when a window is closed.
+#[derive(Clone, Debug, Default)]
+pub struct CapturedEnis {
+    /// Those that are captured, or were in the window, by slot.
+    pub by_slot: EniTable,
+    /// Those that should be captured and cannot be.
+    pub not_captured: Vec<Arc<Eni>>,
 }
 
 fn skip<K: FlowKey>(skipped: &mut BTreeMap<u32, ByDirection>, flow: &Flow<K>) {
@@ -131,12 +143,33 @@ fn skip<K: FlowKey>(skipped: &mut BTreeMap<u32, ByDirection>, flow: &Flow<K>) {
 pub struct ClosedWindow {
     /// Its label.
     pub window: Window,
-    /// The ENIs that were captured in it, by slot.
-    pub enis: EniTable,
+    /// When it was opened, on the monotonic clock.
+    opened: Duration,
+    captured: CapturedEnis,
     contents: OpenWindow,
 }
 
 impl ClosedWindow {
+    /// The ENIs that the window's flows are of, by slot.
+    pub fn enis(&self) -> impl Iterator<Item = Option<&Eni>> {
+        self.captured
+            .by_slot
+            .iter()
+            .map(|slot| slot.as_ref().map(|slot| slot.eni.as_ref()))
+    }
+
+    /// Whether the ENI of a slot was captured in the window, be it for a part of it.
+    #[must_use]
+    pub fn was_captured(&self, slot: usize) -> bool {
+        let slot = self.captured.by_slot.get(slot).and_then(Option::as_ref);
+        slot.is_some_and(|slot| slot.gone_at.is_none_or(|gone_at| gone_at >= self.opened))
+    }
+
+    /// The ENIs that should have been captured and could not be.
+    pub fn not_captured(&self) -> impl Iterator<Item = &Eni> {
+        self.captured.not_captured.iter().map(Arc::as_ref)
+    }
+
     /// IPv4 flows, by slot and then by the rest of the key.
     pub fn v4(&self) -> impl Iterator<Item = Flow<FlowKeyV4>> {
         self.contents.v4.iter()

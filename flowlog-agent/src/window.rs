@@ -27,6 +27,8 @@ pub struct Schedule {
     length_seconds: u64,
     open: Window,
     /// On the monotonic clock.
+    opened: Duration,
+    /// On the monotonic clock.
     deadline: Duration,
 }
 
@@ -40,6 +42,7 @@ impl Schedule {
         let mut schedule = Self {
             length_seconds: length_seconds.max(1),
             open: Window { start, end: start },
+            opened: now.monotonic,
             deadline: now.monotonic,
         };
         schedule.open_next(start, now);
@@ -56,6 +59,12 @@ impl Schedule {
     #[must_use]
     pub fn length_seconds(&self) -> u64 {
         self.length_seconds
+    }
+
+    /// When the open window began, on the monotonic clock.
+    #[must_use]
+    pub fn opened(&self) -> Duration {
+        self.opened
     }
 
     /// When the open window ends, on the monotonic clock.
@@ -100,6 +109,7 @@ impl Schedule {
         let left = Duration::from_secs(end)
             .saturating_sub(now.wall)
             .min(Duration::from_secs(self.length_seconds));
+        self.opened = now.monotonic;
         self.deadline = now.monotonic + left;
     }
 }

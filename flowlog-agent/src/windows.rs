@@ -3,9 +3,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crate::{
     sink::Output,
-    slots::EniTable,
-    store::{ClosedWindow, OpenWindow, SharedDrain},
-    window::{Now, Schedule},
+    store::{CapturedEnis, ClosedWindow, OpenWindow, SharedDrain},
+    window::{Now, Schedule, Window},
 };
 
 /// Length of a window when there is no flow log, so that the kernel's counters are drained all the same.
@@ -89,38 +88,40 @@ impl Windows {
     }
 
     /// Closes the windows whose time has come; tells of each whether it is of the longest kind.
-    pub(crate) fn close_due(&mut self, now: Now, enis: &EniTable) -> Vec<(Closed, bool)> {
+    pub(crate) fn close_due(&mut self, now: Now, captured: &CapturedEnis) -> Vec<(Closed, bool)> {
         let last = self.series.len().saturating_sub(1);
         self.series
             .iter_mut()
             .enumerate()
             .filter_map(|(index, series)| {
+                let opened = series.schedule.opened();
                 let label = series.schedule.close_if_due(now)?;
-                let window = std::mem::take(&mut series.open).close(label, enis.clone());
-                let length_seconds = series.schedule.length_seconds();
-                Some((
-                    Closed {
-                        length_seconds,
-                        window: Arc::new(window),
-                    },
-                    index == last,
-                ))
+                Some((series.close(label, opened, captured), index == last))
             })
             .collect()
     }
 
     /// Closes all windows before their time.
-    pub(crate) fn close_all(&mut self, now: Now, enis: &EniTable) -> Vec<Closed> {
+    pub(crate) fn close_all(&mut self, now: Now, captured: &CapturedEnis) -> Vec<Closed> {
         self.series
             .iter_mut()
             .map(|series| {
-                let label = series.schedule.close_now(now);
-                let window = std::mem::take(&mut series.open).close(label, enis.clone());
-                Closed {
-                    length_seconds: series.schedule.length_seconds(),
-                    window: Arc::new(window),
-                }
+                series.close(
+                    series.schedule.close_now(now),
+                    series.schedule.opened(),
+                    captured,
+                )
             })
             .collect()
+    }
+}
+
+impl Series {
+    fn close(&mut self, label: Window, opened: Duration, captured: &CapturedEnis) -> Closed {
+        let window = std::mem::take(&mut self.open).close(label, opened, captured);
+        Closed {
+            length_seconds: self.schedule.length_seconds(),
+            window: Arc::new(window),
+        }
     }
 }

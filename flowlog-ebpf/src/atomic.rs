@@ -19,8 +19,9 @@ pub unsafe fn add(counter: *mut u64, amount: u64) {
 /// As for [`add`].
 #[inline(always)]
 pub unsafe fn fetch_increment(counter: *mut u64) -> u64 {
+    // Not relaxed: LLVM 22 makes a relaxed addition one that fetches nothing, also where its result is used.
     // SAFETY: the caller's.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) }
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(counter, 1) }
 }
 
 /// ORs bits into a word.

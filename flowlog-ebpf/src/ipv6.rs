@@ -106,6 +106,7 @@ pub fn read<P: Packet>(
     }
     let transport = transport::read(packet, upper.protocol, upper.offset, end)?;
     rest.ports = transport.ports;
+    let jumbo = jumbo_option_octets(&header, segments);
     if let Fragment::First(id) = upper.fragment {
         fragment::remember(
             &fragment_key(&addresses, direction, id),
@@ -117,11 +118,25 @@ pub fn read<P: Packet>(
         key: KeyV6::new(&addresses, &rest),
         volume: gso::volume(
             segments,
-            upper.offset - offset + transport.header_octets,
-            octets,
+            upper.offset - offset - jumbo + transport.header_octets,
+            octets - jumbo,
         ),
         tcp_flags: transport.tcp_flags,
     })
+}
+
+/// Octets of the hop-by-hop options that a super-packet over 64 KiB has within the host and not on the wire (BIG TCP: struct
+/// `hop_jumbo_hdr` of include/net/ipv6.h).
+#[inline(always)]
+fn jumbo_option_octets(header: &Header, segments: Segments) -> u32 {
+    match segments {
+        Segments::OfPayload(_)
+            if header.payload_length == 0 && header.next_header == HOP_BY_HOP =>
+        {
+            8
+        }
+        _ => 0,
+    }
 }
 
 /// Walks the extension headers from `offset` on. A later fragment has no upper-layer header, so its walk ends there.

@@ -14,6 +14,24 @@ pub enum DeviceDirection {
     Egress,
 }
 
+impl DeviceDirection {
+    /// `ingress` or `egress`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    pub(super) fn attach_type(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
+}
+
 /// A program of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainEntry {
@@ -31,12 +49,8 @@ pub struct ChainEntry {
 ///
 /// The kernel's. A kernel without TCX gives the clsact filters alone.
 pub fn chain(device: u32, name: &str, direction: DeviceDirection) -> io::Result<Vec<ChainEntry>> {
-    let attach_type = match direction {
-        DeviceDirection::Ingress => TcAttachType::Ingress,
-        DeviceDirection::Egress => TcAttachType::Egress,
-    };
     let mut entries = Vec::new();
-    if let Ok((_, programs)) = SchedClassifier::query_tcx(name, attach_type) {
+    if let Ok((_, programs)) = SchedClassifier::query_tcx(name, direction.attach_type()) {
         entries.extend(programs.iter().map(|program| ChainEntry {
             hook: "tcx",
             name: program.name_as_str().unwrap_or("?").to_owned(),

@@ -4,7 +4,7 @@
 use std::io;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, pin_mut};
-use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcOption};
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcHeader, TcOption};
 use rtnetlink::Handle;
 
 use super::chain::DeviceDirection;
@@ -14,6 +14,8 @@ use super::chain::DeviceDirection;
 pub(super) struct Filter {
     /// Priority: the lower, the earlier.
     pub priority: u16,
+    /// Handle among the filters of its priority, as the kernel writes it: major in the upper half.
+    pub(super) handle: u32,
     /// Kind, as `bpf` or `u32`.
     pub kind: String,
     /// Name, of BPF filters.
@@ -66,7 +68,7 @@ pub(super) fn filters(device: u32, direction: DeviceDirection) -> io::Result<Vec
         let mut found: Vec<_> = messages
             .iter()
             .filter(|m| m.header.handle != TcHandle::UNSPEC)
-            .map(|m| filter(m.header.info, &m.attributes))
+            .map(|m| filter(&m.header, &m.attributes))
             .collect();
         found.sort_by_key(|f| f.priority);
         Ok(found)
@@ -91,9 +93,10 @@ pub(super) fn remove(device: u32) -> io::Result<()> {
     })
 }
 
-fn filter(info: u32, attributes: &[TcAttribute]) -> Filter {
+fn filter(header: &TcHeader, attributes: &[TcAttribute]) -> Filter {
     let mut filter = Filter {
-        priority: (info >> 16) as u16,
+        priority: (header.info >> 16) as u16,
+        handle: header.handle.into(),
         kind: String::new(),
         name: None,
         program_id: None,

@@ -93,6 +93,60 @@ impl Counters {
         Ok(counters)
     }
 
+    /// Takes over the maps that a previous agent has pinned, with what they have counted since.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; and if the maps are not all there.
+    pub fn take_over(pin_folder: &Path) -> Result<Self, BpfError> {
+        let open = |name: &str| {
+            sys::obj_get(&pin_folder.join(name))
+                .map_err(BpfError::map(format!("open the map {name}")))
+        };
+        let (flows_v4, flows_v6, enis) = (open("FLOWS_V4")?, open("FLOWS_V6")?, open("ENIS")?);
+        let generation = |index: u32| -> Result<Generation, BpfError> {
+            let inner = |outer: &OwnedFd| {
+                sys::map_of_maps_get(outer.as_fd(), index)
+                    .and_then(|map| map.ok_or_else(|| io::ErrorKind::NotFound.into()))
+                    .map_err(BpfError::map("open the maps of a previous agent"))
+            };
+            let entries = |map: &OwnedFd| {
+                sys::map_max_entries(map.as_fd()).map_err(BpfError::map("ask for a map's size"))
+            };
+            let (v4, v6) = (inner(&flows_v4)?, inner(&flows_v6)?);
+            let sizes = MapSizes {
+                v4: entries(&v4)?,
+                v6: entries(&v6)?,
+            };
+            Ok(Generation {
+                flows_v4: v4,
+                flows_v6: v6,
+                enis: inner(&enis)?,
+                sizes,
+            })
+        };
+        let generations = [generation(0)?, generation(1)?];
+        let active_map = open("ACTIVE")?;
+        let active: Option<Active> = sys::map_lookup(active_map.as_fd(), &0_u32)
+            .map_err(BpfError::map("read which generation is active"))?;
+        let active = usize::from(active.unwrap_or_default().generation != 0);
+        Ok(Self {
+            active_map,
+            occupancy: open("OCCUPANCY")?,
+            flows_v4,
+            flows_v6,
+            enis,
+            generations,
+            active,
+        })
+    }
+
+    /// The generation that is not active, after [`Counters::take_over`]. Whether it is clean, the previous agent knew.
+    #[must_use]
+    pub fn still_after_take_over(&self) -> Still {
+        Still(1 - self.active)
+    }
+
     /// Makes the other generation, which must be clean, the active one. When this returns, every program that counted into the
     /// previous one has finished: it is still and complete.
     ///

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use aya::{
     Ebpf, EbpfLoader, TestRun as _,
-    programs::{LinkOrder, TcAttachType, TestRunOptions, tc::TcAttachOptions},
+    programs::{LinkOrder, TestRunOptions, tc::TcAttachOptions},
 };
 
 use super::{
@@ -63,15 +63,11 @@ impl Floor {
     ///
     /// The kernel's.
     pub fn attach(&mut self, device: &str, direction: DeviceDirection) -> Result<(), BpfError> {
-        let attach_type = match direction {
-            DeviceDirection::Ingress => TcAttachType::Ingress,
-            DeviceDirection::Egress => TcAttachType::Egress,
-        };
         let program = self.program;
         object::classifier(&mut self.ebpf, program)?
             .attach_with_options(
                 device,
-                attach_type,
+                direction.attach_type(),
                 TcAttachOptions::TcxOrder(LinkOrder::first()),
             )
             .map_err(|source| BpfError::Program { program, source })?;

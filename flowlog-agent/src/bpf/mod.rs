@@ -10,6 +10,7 @@ mod clsact;
 mod counters;
 mod error;
 pub mod floor;
+mod identities;
 mod object;
 pub mod pins;
 mod sys;
@@ -20,5 +21,6 @@ pub use attach::{AttachPlan, Hook, Observer, RunStats, Target, remove_leftovers}
 pub use chain::{ChainEntry, DeviceDirection, chain, program_name};
 pub use counters::{Counters, Fill, MapSizes, Still};
 pub use error::BpfError;
+pub use identities::Identities;
 pub use object::{EniConstants, pin_folder};
 pub use wake::Wake;

@@ -8,16 +8,27 @@ use nix::{
 
 use super::error::BpfError;
 
+/// How names of devices' pins begin; the others are maps.
+const DEVICE: &str = "device-";
+
 /// Where the BPF file system usually is.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// Makes an empty folder for pins. Mounts the BPF file system where it usually is, if it is not there yet. What a dead agent left in
-/// the folder is removed, after a warning: the caller holds the lock, so nobody uses it.
+/// What is in the folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pins {
+    /// Nothing yet.
+    New,
+    /// What a previous agent has left: its maps, and the links of programs that go on counting.
+    Left,
+}
+
+/// Makes the folder for pins, if it is not there. Mounts the BPF file system where it usually is, if it is not there yet.
 ///
 /// # Errors
 ///
 /// The file system's; and if the folder is on no BPF file system.
-pub fn prepare(folder: &Path) -> Result<(), BpfError> {
+pub fn prepare(folder: &Path) -> Result<Pins, BpfError> {
     let failed = |source| BpfError::Pins {
         path: folder.to_owned(),
         source,
@@ -33,35 +44,53 @@ pub fn prepare(folder: &Path) -> Result<(), BpfError> {
         )
         .map_err(|error| failed(error.into()))?;
     }
-    if folder.exists() {
-        tracing::warn!(
-            "an agent that could not end orderly left its counters in {}: what they had counted since its last window is lost",
-            folder.display()
-        );
-        remove(folder);
-    }
-    fs::create_dir_all(folder).map_err(failed)?;
-    if !is_bpffs(folder).map_err(failed)? {
+    // Looked at before anything is made, so that nothing is left in a wrong place.
+    let existing = folder.ancestors().find(|folder| folder.exists());
+    if !is_bpffs(existing.unwrap_or(folder)).map_err(failed)? {
         return Err(failed(io::Error::other(
             "it is not on a BPF file system (mount -t bpf)",
         )));
     }
-    Ok(())
+    fs::create_dir_all(folder).map_err(failed)?;
+    let empty = fs::read_dir(folder).map_err(failed)?.next().is_none();
+    Ok(if empty { Pins::New } else { Pins::Left })
 }
 
-/// Removes the pins and their folder.
+/// Removes the pins and their folder; programs whose links were pinned come off their devices.
 pub fn remove(folder: &Path) {
+    remove_matching(folder, |_| true);
+    for folder in [Some(folder), folder.parent()].into_iter().flatten() {
+        // The parent goes only when nothing else is in it.
+        let _ = fs::remove_dir(folder);
+    }
+}
+
+/// Removes the pins of devices that are not among `kept`, by namespace's inode and interface index.
+pub fn remove_devices_but(folder: &Path, kept: &[(u64, u32)]) {
+    let kept: Vec<String> = kept
+        .iter()
+        .map(|(inode, index)| device_prefix(*inode, *index))
+        .collect();
+    remove_matching(folder, |name| {
+        name.starts_with(DEVICE) && !kept.iter().any(|kept| name.starts_with(kept))
+    });
+}
+
+/// How names of a device's pins begin.
+pub(super) fn device_prefix(namespace_inode: u64, index: u32) -> String {
+    format!("{DEVICE}{namespace_inode}-{index}-")
+}
+
+fn remove_matching(folder: &Path, matches: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
     for entry in entries.flatten() {
-        if let Err(error) = fs::remove_file(entry.path()) {
+        if entry.file_name().to_str().is_some_and(&matches)
+            && let Err(error) = fs::remove_file(entry.path())
+        {
             tracing::warn!("cannot unpin {}: {error}", entry.path().display());
         }
-    }
-    for folder in [Some(folder), folder.parent()].into_iter().flatten() {
-        // The parent goes only when nothing else is in it.
-        let _ = fs::remove_dir(folder);
     }
 }
 

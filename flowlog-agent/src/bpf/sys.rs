@@ -15,7 +15,10 @@ use std::{
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
 
@@ -173,7 +176,7 @@ pub(super) fn map_lookup<K: MapData, V: MapData>(
 }
 
 #[repr(C)]
-struct ObjGet {
+struct Obj {
     pathname: u64,
     bpf_fd: u32,
     file_flags: u32,
@@ -186,12 +189,85 @@ struct ObjGet {
 /// The kernel's: `ENOENT` if nothing is pinned there.
 pub(super) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr = ObjGet {
+    let mut attr = Obj {
         pathname: path.as_ptr() as u64,
         bpf_fd: 0,
         file_flags: 0,
     };
     owned(bpf(BPF_OBJ_GET, &mut attr)?)
+}
+
+/// Pins a map.
+///
+/// # Errors
+///
+/// The kernel's: `EEXIST` if something is there.
+pub(super) fn obj_pin(map: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = Obj {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: map.as_raw_fd() as u32,
+        file_flags: 0,
+    };
+    bpf(BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
+#[repr(C)]
+struct MapId {
+    map_id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+/// Opens the map at `index` of a map of maps; `None` if there is none.
+///
+/// # Errors
+///
+/// The kernel's: it takes CAP_SYS_ADMIN to open a map by its id.
+pub(super) fn map_of_maps_get(outer: BorrowedFd<'_>, index: u32) -> io::Result<Option<OwnedFd>> {
+    let Some(map_id) = map_lookup::<u32, u32>(outer, &index)? else {
+        return Ok(None);
+    };
+    let mut attr = MapId {
+        map_id,
+        next_id: 0,
+        open_flags: 0,
+    };
+    owned(bpf(BPF_MAP_GET_FD_BY_ID, &mut attr)?).map(Some)
+}
+
+/// The start of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    map_type: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+}
+
+#[repr(C)]
+struct InfoByFd {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// How many entries a map can have.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(super) fn map_max_entries(map: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = MapInfo::default();
+    let mut attr = InfoByFd {
+        bpf_fd: map.as_raw_fd() as u32,
+        info_len: size_of::<MapInfo>() as u32,
+        info: &raw mut info as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info.max_entries)
 }
 
 #[repr(C)]

@@ -328,7 +328,14 @@ impl Discovery {
         let Some(Named::Waiting(waiting)) = self.named.get_mut(name) else {
             return;
         };
-        waiting.being_made = matches!(why, Unavailable::File(OpenError::NotNamespace));
+        waiting.being_made = match why {
+            Unavailable::File(OpenError::NotNamespace) => true,
+            // `ip netns add` makes the file with no permissions at all; without CAP_DAC_OVERRIDE that keeps root out too.
+            Unavailable::File(OpenError::Failed(error)) => {
+                error.kind() == io::ErrorKind::PermissionDenied
+            }
+            _ => false,
+        };
         let arrival_awaited = matches!(
             why,
             Unavailable::File(OpenError::Absent) | Unavailable::Name
@@ -382,10 +389,19 @@ enum Unavailable {
     Host,
     #[error("it is the same network namespace as {other:?}, whose devices are known already")]
     Twice { other: String },
-    #[error("it cannot be entered: {0}")]
+    #[error("it cannot be entered: {0}{advice}", advice = advice(.0))]
     Enter(#[source] io::Error),
     #[error("its devices cannot be watched by netlink: {0}")]
     Socket(#[source] io::Error),
+}
+
+/// An agent that starts without a wanted namespace has given up the privilege to enter one.
+fn advice(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        "; an agent keeps the privilege for it (CAP_SYS_ADMIN) only if its inventory names a namespace at the start, so restart it"
+    } else {
+        ""
+    }
 }
 
 fn namespace_path(folder: &Path, name: &str) -> Result<PathBuf, Unavailable> {

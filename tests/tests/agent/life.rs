@@ -190,7 +190,10 @@ fn an_eni_that_moves_to_another_device_goes_on_there() {
     let line = agent
         .wait_for_log(mark, "not captured: ")
         .expect("one device at a time");
-    assert!(line.contains("captured on another device already"), "{line}");
+    assert!(
+        line.contains("captured on another device already"),
+        "{line}"
+    );
     drop(first);
     let line = agent.wait_for_log(mark, " captured: ingress by ");
     assert!(line.expect("captured").contains("device=\"eth1\""));

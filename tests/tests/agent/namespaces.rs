@@ -1,14 +1,18 @@
 //! ENIs in network namespaces that come and go while the agent runs.
-use std::process::{self, Command};
+use std::{
+    process::{self, Command},
+    thread,
+    time::{Duration, Instant},
+};
 
 use flowlog_tests::{
-    agent::{AgentPlan, AttachMode, Direction, EniPlan, MatchPlan, conserved},
-    lab::{Namespace, Process, skip_unless_root},
+    agent::{AgentPlan, AttachMode, Direction, EniPlan, MatchPlan, PATIENCE, Volume, conserved},
+    lab::{Family, Namespace, Process, device_stats, skip_unless_root},
 };
 
 use crate::{
     ending::chains,
-    wire::{Wire, long_window, start, stop},
+    wire::{Wire, flood, long_window, start, stop},
 };
 
 /// A second name of a namespace: under this name it comes and goes without touching what is inside.
@@ -69,7 +73,9 @@ fn ip(arguments: &[&str]) {
 
 #[test]
 fn an_eni_in_a_namespace_that_appears_later_is_captured_until_the_namespace_goes() {
-    if skip_unless_root("an_eni_in_a_namespace_that_appears_later_is_captured_until_the_namespace_goes") {
+    if skip_unless_root(
+        "an_eni_in_a_namespace_that_appears_later_is_captured_until_the_namespace_goes",
+    ) {
         return;
     }
     for (attach, number) in [(AttachMode::Tcx, 9001), (AttachMode::Clsact, 9002)] {
@@ -103,29 +109,91 @@ fn an_eni_in_a_namespace_that_appears_later_is_captured_until_the_namespace_goes
     }
 }
 
+/// A namespace that nothing but its name keeps.
+struct Doomed {
+    name: String,
+    there: bool,
+}
+
+impl Doomed {
+    fn new() -> Self {
+        let name = format!("fl{}-9003-doomed", process::id());
+        ip(&["netns", "add", &name]);
+        Self { name, there: true }
+    }
+
+    fn delete(&mut self) {
+        self.there = false;
+        ip(&["netns", "delete", &self.name]);
+    }
+}
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        if self.there {
+            self.delete();
+        }
+    }
+}
+
+/// Adds a quiet pair, `near0` in `near` and `far0` in the other namespace, and waits for its carrier.
+fn add_pair(near: &Namespace, far: &Doomed) {
+    let peer = ["peer", "name", "far0", "netns", &far.name];
+    near.ip(&[&["link", "add", "near0", "type", "veth"], &peer[..]].concat())
+        .expect("a pair");
+    // Without addresses of its own, and without the one that IPv6 would give it.
+    near.set_sysctl("ipv6/conf/near0/disable_ipv6", "1")
+        .expect("no IPv6");
+    let far_side = |arguments: &[&str]| ip(&[&["-n", &far.name], arguments].concat());
+    far_side(&["link", "set", "far0", "addrgenmode", "none", "up"]);
+    near.ip(&["link", "set", "near0", "up"]).expect("up");
+    let deadline = Instant::now() + PATIENCE;
+    while !near
+        .ip(&["-oneline", "link", "show", "near0"])
+        .expect("near0")
+        .contains("state UP")
+    {
+        assert!(Instant::now() < deadline, "no carrier");
+        // There is no event to await without a netlink library.
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 #[test]
 fn an_eni_whose_namespace_is_deleted_has_its_counts_reported_exactly() {
     if skip_unless_root("an_eni_whose_namespace_is_deleted_has_its_counts_reported_exactly") {
         return;
     }
-    let wire = Wire::new();
-    let mut agent = start(&long_window(wire.enis()), &["eni-left", "eni-right"]);
-    let sent = wire.flood(500, 50);
-    let Wire { pair, left, right } = wire;
-    let name = right.name().expect("a name").to_owned();
-    drop(right);
-    // The pair holds the namespace by its handle; the name goes here and now.
-    ip(&["netns", "delete", &name]);
-    agent.wait_until_released(&["eni-right"]).expect("released");
-    drop(pair);
-    agent.wait_until_released(&["eni-left"]).expect("released");
-    drop(left);
+    let near = Namespace::create("near").expect("a namespace");
+    let mut far = Doomed::new();
+    add_pair(&near, &far);
+    let far_eni = MatchPlan {
+        namespace: Some(far.name.clone()),
+        name: Some("far0".to_owned()),
+        ..MatchPlan::default()
+    };
+    let plan = long_window([
+        EniPlan::device("eni-near", &near, "near0"),
+        EniPlan::new("eni-far", far_eni),
+    ]);
+    let mut agent = start(&plan, &["eni-near", "eni-far"]);
+    let before = device_stats(&near, "near0").expect("statistics");
+    flood(&near, "near0", 500, 50, Family::V4);
+    let crossed = device_stats(&near, "near0")
+        .expect("statistics")
+        .since(&before);
+    far.delete();
+    // The other end goes with the namespace, once nobody holds it: the agent neither.
+    agent
+        .wait_until_released(&["eni-near", "eni-far"])
+        .expect("released");
     let records = stop(&mut agent).records;
+    let sent = Volume::sent(&crossed);
     conserved(
         &records,
         &[
-            ("eni-left", Direction::Out, sent),
-            ("eni-right", Direction::In, sent),
+            ("eni-near", Direction::Out, sent),
+            ("eni-far", Direction::In, sent),
         ],
     );
 }

@@ -3,8 +3,8 @@ use std::{path::Path, time::Duration};
 
 use flowlog_tests::{
     agent::{
-        AgentPlan, Direction, EniPlan, FlowLogPlan, LogStatus, Record, Resource, Volume, conserved,
-        volumes,
+        AgentPlan, Direction, EniPlan, FlowLogPlan, LogStatus, MatchPlan, Record, Resource, Volume,
+        conserved, volumes,
     },
     lab::skip_unless_root,
 };
@@ -110,12 +110,7 @@ fn a_bad_inventory_is_refused_whole_and_the_old_one_stays() {
     let mut agent = start(&long_window([left.clone()]), &["eni-left"]);
     let mark = agent.log_mark().expect("it runs");
     // Its first entry is right, and would be captured.
-    let bad = format!("{right}{left}").replacen(
-        "side = \"guest\"\nhook = \"tc\"\nmatch = { namespace = \"",
-        "side = \"gust\"\nhook = \"tc\"\nmatch = { namespace = \"",
-        2,
-    );
-    let bad = bad.replacen("gust", "guest", 1);
+    let bad = format!("{right}{}", left.to_string().replace("guest", "gust"));
     agent.write_inventory(&bad).expect("written");
     let line = agent
         .wait_for_log(mark, "the inventory stays as it was")
@@ -151,7 +146,9 @@ fn a_bad_inventory_is_refused_whole_and_the_old_one_stays() {
 
 #[test]
 fn a_device_that_fits_two_entries_is_captured_as_neither_and_the_others_go_on() {
-    if skip_unless_root("a_device_that_fits_two_entries_is_captured_as_neither_and_the_others_go_on") {
+    if skip_unless_root(
+        "a_device_that_fits_two_entries_is_captured_as_neither_and_the_others_go_on",
+    ) {
         return;
     }
     let wire = Wire::new();
@@ -184,7 +181,9 @@ fn a_device_that_fits_two_entries_is_captured_as_neither_and_the_others_go_on() 
 
 #[test]
 fn flow_logs_follow_the_configuration_at_sighup_and_a_bad_one_is_refused_whole() {
-    if skip_unless_root("flow_logs_follow_the_configuration_at_sighup_and_a_bad_one_is_refused_whole") {
+    if skip_unless_root(
+        "flow_logs_follow_the_configuration_at_sighup_and_a_bad_one_is_refused_whole",
+    ) {
         return;
     }
     let wire = Wire::new();
@@ -222,7 +221,9 @@ fn flow_logs_follow_the_configuration_at_sighup_and_a_bad_one_is_refused_whole()
     );
 
     plan.flow_logs = vec![of_eni("right", "eni-right")];
-    agent.write_config(&agent.config_of(&plan)).expect("written");
+    agent
+        .write_config(&agent.config_of(&plan))
+        .expect("written");
     agent.signal(Signal::SIGHUP).expect("signalled");
     agent
         .wait_for_log(mark, "following 1 flow logs")
@@ -238,4 +239,39 @@ fn flow_logs_follow_the_configuration_at_sighup_and_a_bad_one_is_refused_whole()
         [(("eni-right", Direction::In), sent)]
     );
     assert!(of(&records, "eni-left").count() > 0);
+}
+
+#[test]
+fn a_namespace_that_the_agent_may_not_enter_is_reported_and_the_others_go_on() {
+    if skip_unless_root("a_namespace_that_the_agent_may_not_enter_is_reported_and_the_others_go_on")
+    {
+        return;
+    }
+    let wire = Wire::new();
+    // The agent is in `left` itself. Without an ENI in another namespace it gives up what entering one takes.
+    let here = EniPlan::new(
+        "eni-here",
+        MatchPlan {
+            name: Some("left0".to_owned()),
+            ..MatchPlan::default()
+        },
+    );
+    let plan = AgentPlan {
+        namespace: Some(wire.left.clone()),
+        ..long_window([here.clone()])
+    };
+    let mut agent = start(&plan, &["eni-here"]);
+    let mut sent = wire.flood(100, 10);
+    let mark = agent.log_mark().expect("it runs");
+    let [_, right] = wire.enis();
+    agent.replace_inventory([here, right]).expect("written");
+    let line = agent
+        .wait_for_log(mark, "cannot be watched: ")
+        .expect("a report");
+    let name = wire.right.name().expect("a name");
+    assert!(line.contains(name), "{line}");
+    assert!(line.contains("restart"), "what to do is not said: {line}");
+    sent += wire.flood(200, 10);
+    let records = stop(&mut agent).records;
+    conserved(&records, &[("eni-here", Direction::Out, sent)]);
 }

@@ -3,8 +3,8 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, time::Duration
 
 use flowlog_tests::{
     agent::{
-        Action, AgentPlan, DestinationPlan, Direction, EniPlan, FlowLogPlan, IpType,
-        LogStatus, Record, Resource, Side, TrafficType, Volume, conserved, volumes,
+        Action, AgentPlan, DestinationPlan, Direction, EniPlan, FlowLogPlan, IpType, LogStatus,
+        Record, Resource, Side, TrafficType, Volume, conserved, volumes,
     },
     lab::{Family, device_stats, skip_unless_root, traffic},
 };
@@ -13,7 +13,9 @@ use crate::wire::{Wire, flood, long_window, of, orderly, start, statuses, stop};
 
 #[test]
 fn a_silent_eni_has_one_nodata_record_a_window_and_the_agent_ends_after_its_windows() {
-    if skip_unless_root("a_silent_eni_has_one_nodata_record_a_window_and_the_agent_ends_after_its_windows") {
+    if skip_unless_root(
+        "a_silent_eni_has_one_nodata_record_a_window_and_the_agent_ends_after_its_windows",
+    ) {
         return;
     }
     let wire = Wire::new();
@@ -113,7 +115,13 @@ fn a_window_with_traffic_has_no_nodata_and_the_others_have() {
 }
 
 /// What of a flow does not depend on where it was seen.
-type Flow = (Option<SocketAddr>, Option<SocketAddr>, Option<u8>, Volume, Option<u8>);
+type Flow = (
+    Option<SocketAddr>,
+    Option<SocketAddr>,
+    Option<u8>,
+    Volume,
+    Option<u8>,
+);
 
 fn flows(records: &[Record], eni: &str, direction: Direction) -> Vec<Flow> {
     let address = |address: Option<_>, port: Option<_>| Some(SocketAddr::new(address?, port?));
@@ -139,7 +147,13 @@ fn flows(records: &[Record], eni: &str, direction: Direction) -> Vec<Flow> {
 
 /// TCP, UDP and pings both ways between the ends.
 fn talk(wire: &Wire) {
-    for address in wire.pair.right().addresses.iter().map(|(address, _)| *address) {
+    for address in wire
+        .pair
+        .right()
+        .addresses
+        .iter()
+        .map(|(address, _)| *address)
+    {
         let server = (&wire.right, SocketAddr::new(address, 0));
         traffic::udp_exchange(&wire.left, server, 5, 100).expect("UDP");
         traffic::tcp_transfer(&wire.left, server, 20_000).expect("TCP");
@@ -149,7 +163,9 @@ fn talk(wire: &Wire) {
 
 #[test]
 fn two_enis_of_one_host_each_have_a_record_of_their_traffic_in_mirrored_directions() {
-    if skip_unless_root("two_enis_of_one_host_each_have_a_record_of_their_traffic_in_mirrored_directions") {
+    if skip_unless_root(
+        "two_enis_of_one_host_each_have_a_record_of_their_traffic_in_mirrored_directions",
+    ) {
         return;
     }
     let wire = Wire::new();
@@ -173,7 +189,13 @@ fn two_enis_of_one_host_each_have_a_record_of_their_traffic_in_mirrored_directio
         let mut ends: Vec<_> = flows
             .iter()
             .filter(|flow| matches!(flow.2, Some(6 | 17)))
-            .map(|flow| if reverse { (flow.1, flow.0) } else { (flow.0, flow.1) })
+            .map(|flow| {
+                if reverse {
+                    (flow.1, flow.0)
+                } else {
+                    (flow.0, flow.1)
+                }
+            })
             .collect();
         ends.sort_unstable();
         ends
@@ -201,7 +223,13 @@ fn host_side_and_guest_side_of_one_link_say_the_same() {
         assert_eq!(guest, flows(&records, "eni-host", direction));
         assert_eq!(guest.len(), 6, "{guest:?}");
     }
-    let addresses: Vec<_> = wire.pair.right().addresses.iter().map(|(address, _)| *address).collect();
+    let addresses: Vec<_> = wire
+        .pair
+        .right()
+        .addresses
+        .iter()
+        .map(|(address, _)| *address)
+        .collect();
     for record in &records {
         let (own, direction) = (record.dstaddr, record.direction);
         let towards_vm = own.is_some_and(|own| addresses.contains(&own));
@@ -211,7 +239,9 @@ fn host_side_and_guest_side_of_one_link_say_the_same() {
 
 #[test]
 fn traffic_types_admit_their_action_and_every_one_tells_of_silence_and_of_what_was_skipped() {
-    if skip_unless_root("traffic_types_admit_their_action_and_every_one_tells_of_silence_and_of_what_was_skipped") {
+    if skip_unless_root(
+        "traffic_types_admit_their_action_and_every_one_tells_of_silence_and_of_what_was_skipped",
+    ) {
         return;
     }
     let wire = Wire::new();
@@ -338,7 +368,10 @@ fn ipv6_is_counted_as_ipv4_is() {
     );
     assert_eq!(records.len(), 2 * 300);
     for record in &records {
-        assert_eq!((record.r#type, record.protocol), (Some(IpType::V6), Some(17)));
+        assert_eq!(
+            (record.r#type, record.protocol),
+            (Some(IpType::V6), Some(17))
+        );
         assert!(record.srcaddr.is_some_and(|address| address.is_ipv6()));
         assert_eq!((record.packets, record.dstport), (Some(10), Some(9)));
     }
@@ -352,7 +385,10 @@ fn what_the_devices_counted_is_what_the_records_say() {
     let wire = Wire::new();
     let mut agent = start(&long_window(wire.enis()), &["eni-left", "eni-right"]);
     let before = device_stats(&wire.right, "right0").expect("statistics");
-    let server = (&wire.right, SocketAddr::new(wire.pair.right().addresses[0].0, 0));
+    let server = (
+        &wire.right,
+        SocketAddr::new(wire.pair.right().addresses[0].0, 0),
+    );
     traffic::udp_exchange(&wire.left, server, 50, 333).expect("UDP");
     traffic::ping(&wire.left, server.1.ip(), 20, 1000).expect("pings");
     let crossed = device_stats(&wire.right, "right0")

@@ -2,7 +2,7 @@
 use std::{net::UdpSocket, process::Command};
 
 use flowlog_tests::{
-    agent::{AgentPlan, AgentProcess, Direction, EniPlan, Side, Volume, conserved},
+    agent::{Direction, EniPlan, Side, Volume, conserved},
     lab::{Family, Namespace, skip_unless_root},
 };
 
@@ -25,15 +25,6 @@ fn add_tun(namespace: &Namespace) {
     namespace
         .ip(&["link", "set", "tun0", "up"])
         .expect("tun0 up");
-}
-
-fn tun_captured(namespace: &Namespace, side: Side) -> (AgentPlan, AgentProcess) {
-    let plan = long_window([EniPlan {
-        side,
-        ..EniPlan::device("eni-tun", namespace, "tun0")
-    }]);
-    let agent = start(&plan, &["eni-tun"]);
-    (plan, agent)
 }
 
 /// Sends UDP datagrams into `tun0`, and returns their volume. That nobody reads them from the device is no matter: they have passed
@@ -66,7 +57,11 @@ fn what_is_routed_into_a_tun_device_is_counted_without_an_ethernet_header() {
         // A VM's tun: what the host sends into it is what the VM receives.
         (Side::Host, Direction::In),
     ] {
-        let (_, mut agent) = tun_captured(&namespace, side);
+        let eni = EniPlan {
+            side,
+            ..EniPlan::device("eni-tun", &namespace, "tun0")
+        };
+        let mut agent = start(&long_window([eni]), &["eni-tun"]);
         let sent = send_through(&namespace, 40, 333);
         let records = stop(&mut agent).records;
         conserved(&records, &[("eni-tun", direction, sent)]);
@@ -84,41 +79,48 @@ fn what_is_routed_into_a_tun_device_is_counted_without_an_ethernet_header() {
     }
 }
 
-/// Has what `right0` receives received by `tun0` instead, as if whoever holds the tun device had written it: without its Ethernet
-/// header. False if this kernel has no such action.
-fn redirect_into_tun(namespace: &Namespace) -> bool {
-    let tc = |arguments: &str| {
-        let run = || {
-            Command::new("tc")
-                .args(arguments.split_whitespace())
-                .output()
-        };
-        let output = namespace.enter(run).expect("the namespace").expect("tc");
+/// Adds a device without Ethernet headers that has a carrier without anyone at its other side, as a tun device has not, and has it
+/// receive what `right0` receives. False if this kernel cannot do so.
+fn redirect_into_headless(namespace: &Namespace) -> bool {
+    let run = |command: &str| {
+        let mut words = command.split(' ');
+        let program = words.next().unwrap_or_default();
+        let output = namespace
+            .enter(|| Command::new(program).args(words).output())
+            .expect("the namespace")
+            .expect("iproute2");
         if !output.status.success() {
-            eprintln!("tc {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+            eprintln!("{command}: {}", String::from_utf8_lossy(&output.stderr));
         }
         output.status.success()
     };
-    tc("qdisc add dev right0 clsact")
-        && tc("filter add dev right0 ingress protocol all u32 match u32 0 0 action mirred ingress redirect dev tun0")
+    let redirect = "action mirred ingress redirect dev gpe0";
+    run("ip link add gpe0 addrgenmode none type vxlan dstport 4790 gpe external")
+        && run("ip link set gpe0 up")
+        && run("tc qdisc add dev right0 clsact")
+        && run(&format!(
+            "tc filter add dev right0 ingress protocol all u32 match u32 0 0 {redirect}"
+        ))
 }
 
 #[test]
-fn what_a_tun_device_receives_is_counted_without_an_ethernet_header() {
-    const NAME: &str = "what_a_tun_device_receives_is_counted_without_an_ethernet_header";
+fn what_is_received_without_an_ethernet_header_is_counted() {
+    const NAME: &str = "what_is_received_without_an_ethernet_header_is_counted";
     if skip_unless_root(NAME) {
         return;
     }
     let wire = Wire::new();
-    add_tun(&wire.right);
-    if !redirect_into_tun(&wire.right) {
-        eprintln!("skipped {NAME}: this kernel cannot redirect packets (cls_u32, act_mirred)");
+    if !redirect_into_headless(&wire.right) {
+        eprintln!(
+            "skipped {NAME}: it needs VXLAN-GPE and the redirection of packets (cls_u32, act_mirred)"
+        );
         return;
     }
-    let (_, mut agent) = tun_captured(&wire.right, Side::Guest);
+    let eni = EniPlan::device("eni-gpe", &wire.right, "gpe0");
+    let mut agent = start(&long_window([eni]), &["eni-gpe"]);
     let mut received = wire.flood(200, 20);
     received += flood(&wire.left, "left0", 300, 30, Family::V6);
     let records = stop(&mut agent).records;
-    conserved(&records, &[("eni-tun", Direction::In, received)]);
+    conserved(&records, &[("eni-gpe", Direction::In, received)]);
     assert_eq!(records.len(), 50);
 }

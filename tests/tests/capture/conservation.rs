@@ -1,11 +1,16 @@
 //! Conservation: the records of all windows add up to exactly what crossed the interfaces.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
-use flowlog_tests::agent::{AgentPlan, Direction, LogStatus, Record, Volume, conserved};
-use flowlog_tests::lab::{
-    Distribution, Family, FloodPlan, Sent, VethPair, skip_unless_root, udp_flood,
+use flowlog_tests::agent::{
+    AgentPlan, Direction, LogStatus, PATIENCE, Record, Volume, conserved, metric, scrape,
 };
+use flowlog_tests::lab::{
+    Distribution, Family, FloodPlan, FrameSender, Namespace, Sent, VethPair, skip_unless_root,
+    udp_flood,
+};
+use flowlog_tests::packets::build::etherparse_frame;
 
 use crate::support::{
     LEFT, RIGHT, both_ends, flood_counts, of_status, start, stats, stop_after, wire,
@@ -206,9 +211,6 @@ fn flow_map_grows_until_nothing_is_skipped() {
             .expect("all packets in records");
         let records = agent.records_so_far().expect("records");
         let before = std::mem::replace(&mut skipped, skipped_packets(&records));
-        let mut w: BTreeMap<u64, (usize, u64)> = BTreeMap::new();
-        for r in &records { let e = w.entry(r.start).or_default(); if r.log_status == LogStatus::Ok { e.0 += 1; e.1 += r.packets.unwrap_or(0); } }
-        eprintln!("DBG round {rounds} skipped {skipped} {w:?}");
         if skipped == before {
             break;
         }
@@ -228,6 +230,59 @@ fn skipped_packets(records: &[Record]) -> u64 {
     of_status(records, LogStatus::SkipData)
         .filter_map(|record| record.packets)
         .sum()
+}
+
+#[test]
+fn flow_map_is_drained_when_it_is_half_full() {
+    const LISTEN: &str = "127.0.0.1:9464";
+    const ROUNDS: u32 = 5;
+    /// At both ENIs together, more than half of the map's 64 and less than all.
+    const FLOWS_A_ROUND: u32 = 20;
+    if skip_unless_root("flow_map_is_drained_when_it_is_half_full") {
+        return;
+    }
+    let pair = wire(1500);
+    let host = Namespace::create("host").expect("a namespace");
+    let agent = start(&AgentPlan {
+        flow_map_entries: Some((64, 64)),
+        window_seconds: Some(3600),
+        metrics: Some(LISTEN.to_owned()),
+        namespace: Some(host.clone()),
+        ..both_ends(&pair)
+    });
+    let early_drains = || {
+        let text = scrape(&host, LISTEN.parse().expect("an address")).expect("metrics");
+        metric(&text, "flowlog_agent_early_drains_total", &[]).expect("the metric")
+    };
+    let mut sender =
+        FrameSender::open(&pair.left().namespace, &pair.left().name).expect("a sender");
+    for round in 0..ROUNDS {
+        for flow in 0..FLOWS_A_ROUND {
+            let port = 1024 + (round * FLOWS_A_ROUND + flow) as u16;
+            sender.send(&udp_from(port)).expect("sent");
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while early_drains() < f64::from(round + 1) {
+            assert!(
+                Instant::now() < deadline,
+                "round {round}: nothing was drained early"
+            );
+        }
+    }
+    let sent = Volume::sent(&stats(pair.left()));
+    assert_eq!(sent.packets, u64::from(FLOWS_A_ROUND * ROUNDS));
+    let expected = [(LEFT, Direction::Out, sent), (RIGHT, Direction::In, sent)];
+    let records = stop_after(agent, &[]).records;
+    conserved(&records, &expected);
+    assert_eq!(skipped_packets(&records), 0);
+}
+
+/// A frame of a flow of this source port.
+fn udp_from(port: u16) -> Vec<u8> {
+    let mut frame = etherparse_frame(false, false, &[0; 18]);
+    // Behind 14 octets of Ethernet and 20 of IPv4.
+    frame[34..36].copy_from_slice(&port.to_be_bytes());
+    frame
 }
 
 #[test]

@@ -3,4 +3,12 @@
 #[cfg(test)]
 mod conservation;
 #[cfg(test)]
+mod gso;
+#[cfg(test)]
+mod harmless;
+#[cfg(test)]
+mod hooks;
+#[cfg(test)]
+mod layout;
+#[cfg(test)]
 mod support;

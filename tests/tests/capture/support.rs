@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::process::Command;
 
 use flowlog_tests::agent::{
     AgentPlan, AgentProcess, Direction, EniPlan, LogStatus, Outcome, Record, Volume,
@@ -102,4 +103,29 @@ pub(crate) fn flood_counts(
         counts[*flow] += record.packets.unwrap_or_default();
     }
     counts
+}
+
+/// Runs `tc` in a namespace and returns what it wrote to standard output.
+pub(crate) fn tc(namespace: &Namespace, arguments: &str) -> String {
+    let output = namespace
+        .enter(|| {
+            Command::new("tc")
+                .args(arguments.split_whitespace())
+                .output()
+        })
+        .expect("the namespace")
+        .expect("tc, which is in iproute2");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "tc {arguments}: {error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Keeps a device that `ip` has just made from sending anything by itself, and sets it up.
+pub(crate) fn quiet_up(namespace: &Namespace, device: &str) {
+    namespace
+        .set_sysctl(&format!("ipv6/conf/{device}/disable_ipv6"), "1")
+        .expect("no IPv6");
+    namespace
+        .ip(&["link", "set", device, "arp", "off", "up"])
+        .expect("up");
 }

@@ -60,6 +60,29 @@ fn send_all(rig: &mut Rig, packets: &[NamedPacket]) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The rig itself: what is counted and must not be, and what must be and is not, is told.
+#[test]
+fn a_difference_from_the_oracle_is_noticed() {
+    if skip_unless_root("a_difference_from_the_oracle_is_noticed") {
+        return;
+    }
+    let mut rig = Rig::of_all_programs();
+    let [packet, other] =
+        [b"one", b"two"].map(|payload| build::etherparse_frame(true, true, payload));
+    rig.send(&packet);
+    rig.send_unjudged(&packet, SkbMetadata::default());
+    let differences = rig.check().expect_err("one packet more than there must be");
+    assert_eq!(differences.lines().count(), 6, "{differences}");
+    // The wire is said to carry another frame twice, of which nothing is counted.
+    rig.send_super_packet(&packet, SkbMetadata::default(), &[&other, &other]);
+    assert!(rig.check().is_err());
+    // And it is not told again of the next.
+    rig.send(&packet);
+    assert_eq!(rig.check(), Ok(()));
+    rig.send(&other);
+    assert_eq!(rig.check(), Ok(()));
+}
+
 /// Whatever it is taken for, it is counted, and once.
 #[test]
 fn what_the_oracle_does_not_judge_is_counted_once() {

@@ -4,7 +4,10 @@
 //! Not here, for the kernel takes no such packets without a device: VLAN tags that the device took off the frame.
 
 mod corpus;
+mod fragments;
+mod gso;
 mod layout;
 mod ledger;
+mod limits;
 mod random;
 mod rig;

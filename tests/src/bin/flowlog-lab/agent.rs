@@ -20,6 +20,9 @@ use crate::{
 /// Variable by which a user chooses what the agent logs.
 const LOG_VARIABLE: &str = "FLOWLOG_LOG";
 
+/// Name of the configuration's file.
+const CONFIGURATION: &str = "agent.toml";
+
 /// Configuration and inventory in a folder of their own, and the pins' folder: all gone when dropped.
 pub(crate) struct Files {
     folder: PathBuf,
@@ -42,13 +45,18 @@ impl Files {
             pins: format!("/sys/fs/bpf/flowlog-lab-{}", std::process::id()).into(),
         };
         for (name, text) in [
-            ("agent.toml", files.configuration()),
+            (CONFIGURATION, files.configuration()),
             ("inventory.toml", inventory(vpc)),
         ] {
             let path = files.folder.join(name);
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(files)
+    }
+
+    /// The agent's configuration.
+    pub(crate) fn configuration_path(&self) -> PathBuf {
+        self.folder.join(CONFIGURATION)
     }
 
     fn configuration(&self) -> String {
@@ -120,7 +128,7 @@ impl Agent {
         command
             .arg("run")
             .arg("--config")
-            .arg(files.folder.join("agent.toml"))
+            .arg(files.configuration_path())
             .args(["--window", &arguments.window])
             .args(["--output", arguments.output.as_str()])
             .stdin(Stdio::null());

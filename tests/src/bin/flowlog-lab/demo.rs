@@ -69,7 +69,7 @@ async fn follow(
     files: &Files,
     signals: &mut Signals,
 ) -> Result<ExitCode> {
-    introduce(arguments);
+    introduce(arguments, files);
     let mut agent = Agent::start(arguments, files)?;
     let traffic = shielded(|| Traffic::start(vpc))?;
     let mut told_to_end = false;
@@ -109,7 +109,7 @@ fn exit_code(status: ExitStatus, told_to_end: bool) -> ExitCode {
     }
 }
 
-fn introduce(arguments: &DemoArguments) {
+fn introduce(arguments: &DemoArguments, files: &Files) {
     let legend = match arguments.output {
         Output::Table => map::LEGEND,
         Output::Json | Output::Text => "",
@@ -120,10 +120,13 @@ fn introduce(arguments: &DemoArguments) {
     };
     let _ = write!(
         io::stderr().lock(),
-        "{}{}{legend}\n  Records come every {} of the clock. {end} Nothing is left behind.\n",
+        "{}{}{legend}\n  Records come every {} of the clock. {end} Nothing is left behind.\n  \
+         Meanwhile, in another terminal: {} interfaces --config {}\n",
         map::MAP,
         map::TRAFFIC,
-        arguments.window
+        arguments.window,
+        arguments.agent.display(),
+        files.configuration_path().display(),
     );
 }
 

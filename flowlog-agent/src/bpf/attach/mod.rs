@@ -1,0 +1,410 @@
+//! Attaching the programs to a device.
+//!
+//! All of this is to be called in the device's network namespace: interface indices and netlink sockets belong to one.
+mod filter;
+mod link;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        ProgramError, SchedClassifier, XdpMode, links::PinnedLink, tc::SchedClassifierLink,
+    },
+    util::KernelVersion,
+};
+
+use super::{
+    chain::DeviceDirection,
+    error::BpfError,
+    object::{self, EGRESS, EniConstants, INGRESS, XDP},
+};
+use crate::config::{AttachMode, Position};
+
+/// How to attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachPlan {
+    /// TCX or clsact.
+    pub mode: AttachMode,
+    /// Where in the TCX chain.
+    pub position: Position,
+    /// Priority among clsact filters: the lower, the earlier.
+    pub clsact_priority: u16,
+    /// Count what the device receives by XDP instead of TC.
+    pub xdp: bool,
+}
+
+/// A device to attach to.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Inode of its network namespace, which with the index names its pins.
+    pub namespace_inode: u64,
+    /// Interface index.
+    pub index: u32,
+    /// Interface name.
+    pub name: &'a str,
+    /// MTU in octets.
+    pub mtu: u32,
+}
+
+/// How one direction of a device is observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// A TCX link.
+    Tcx,
+    /// A filter of the clsact qdisc.
+    Clsact,
+    /// XDP in the driver.
+    XdpNative,
+    /// XDP in the network stack.
+    XdpGeneric,
+}
+
+impl Hook {
+    /// As shown to users.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+            Self::XdpNative => "xdp native",
+            Self::XdpGeneric => "xdp generic",
+        }
+    }
+}
+
+/// What one program has cost, as far as the kernel keeps statistics (`kernel.bpf_stats_enabled`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunStats {
+    /// Runs.
+    pub runs: u64,
+    /// Time spent in them.
+    pub time: Duration,
+}
+
+enum Held {
+    /// A BPF link, which its pin holds.
+    Link(PinnedLink),
+    Filter(SchedClassifierLink),
+}
+
+struct Attached {
+    program: &'static str,
+    hook: Hook,
+    held: Held,
+}
+
+impl Attached {
+    fn detach(self) -> Result<(), ProgramError> {
+        match self.held {
+            Held::Link(link) => link.unpin().map(drop).map_err(ProgramError::IOError),
+            Held::Filter(link) => aya::programs::Link::detach(link),
+        }
+    }
+
+    fn leave(self) {
+        match self.held {
+            Held::Link(link) => drop(link),
+            Held::Filter(link) => std::mem::forget(link),
+        }
+    }
+}
+
+/// The programs of one ENI on its device. They stay there until [`Observer::detach`].
+pub struct Observer {
+    ebpf: Ebpf,
+    ingress: Attached,
+    egress: Attached,
+    made_marker: PathBuf,
+}
+
+impl Observer {
+    /// Loads the programs for an ENI and attaches them to its device; programs that a previous agent has left there are replaced
+    /// without a gap.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's. Nothing that was attached here stays attached then.
+    pub fn attach(
+        pin_folder: &Path,
+        constants: EniConstants,
+        target: Target<'_>,
+        plan: AttachPlan,
+    ) -> Result<Self, BpfError> {
+        let mut ebpf = object::load(
+            pin_folder,
+            EniConstants {
+                xdp_mtu: 0,
+                ..constants
+            },
+        )?;
+        let attaching = Attaching {
+            pin_folder,
+            constants,
+            target,
+            plan,
+        };
+        let ingress = if plan.xdp {
+            attaching.xdp(&mut ebpf)?
+        } else {
+            attaching.tc(&mut ebpf, INGRESS, DeviceDirection::Ingress)?
+        };
+        let made_marker = attaching.pin("made-clsact");
+        match attaching.tc(&mut ebpf, EGRESS, DeviceDirection::Egress) {
+            Ok(egress) => Ok(Self {
+                ebpf,
+                ingress,
+                egress,
+                made_marker,
+            }),
+            Err(error) => {
+                let _ = ingress.detach();
+                filter::remove_own_qdisc(target, &made_marker);
+                Err(error)
+            }
+        }
+    }
+
+    /// Hooks of ingress and egress.
+    #[must_use]
+    pub fn hooks(&self) -> [Hook; 2] {
+        [self.ingress.hook, self.egress.hook]
+    }
+
+    /// What the programs at ingress and egress have cost since they were loaded.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn run_stats(&self) -> Result<[RunStats; 2], BpfError> {
+        let stats = |attached: &Attached| {
+            let program = self
+                .ebpf
+                .program(attached.program)
+                .ok_or(BpfError::NoProgram(attached.program))?;
+            let info = program.info().map_err(|source| BpfError::Program {
+                program: attached.program,
+                source,
+            })?;
+            Ok(RunStats {
+                runs: info.run_count(),
+                time: info.run_time(),
+            })
+        };
+        Ok([stats(&self.ingress)?, stats(&self.egress)?])
+    }
+
+    /// Takes the programs off the device; removes the clsact qdisc if it was made for them and nobody else has put a filter there.
+    /// A device that is gone has taken them with it, which is no error.
+    pub fn detach(self, target: Target<'_>) {
+        let Self {
+            ebpf,
+            ingress,
+            egress,
+            made_marker,
+        } = self;
+        for attached in [ingress, egress] {
+            let program = attached.program;
+            if let Err(error) = attached.detach() {
+                tracing::debug!(device = target.name, program, %error, "was not attached any more");
+            }
+        }
+        filter::remove_own_qdisc(target, &made_marker);
+        drop(ebpf);
+    }
+
+    /// Leaves the programs on the device, for the next agent to take over.
+    pub fn leave(self) {
+        self.ingress.leave();
+        self.egress.leave();
+    }
+}
+
+/// Takes off a device what a previous agent has left there by clsact. Links are taken off by [`super::pins::remove_devices_but`].
+pub fn remove_leftovers(pin_folder: &Path, target: Target<'_>) {
+    filter::remove_leftovers(
+        target,
+        [
+            (DeviceDirection::Ingress, INGRESS),
+            (DeviceDirection::Egress, EGRESS),
+        ],
+    );
+    filter::remove_own_qdisc(target, &pin(pin_folder, target, "made-clsact"));
+}
+
+/// Where something of a device is pinned.
+fn pin(pin_folder: &Path, target: Target<'_>, what: &str) -> PathBuf {
+    pin_folder.join(super::pins::device_prefix(target.namespace_inode, target.index) + what)
+}
+
+struct Attaching<'a> {
+    pin_folder: &'a Path,
+    constants: EniConstants,
+    target: Target<'a>,
+    plan: AttachPlan,
+}
+
+impl Attaching<'_> {
+    fn pin(&self, what: &str) -> PathBuf {
+        pin(self.pin_folder, self.target, what)
+    }
+
+    fn remove_pins(&self, names: &[&str]) {
+        for name in names {
+            let _ = std::fs::remove_file(self.pin(name));
+        }
+    }
+
+    fn tc(
+        &self,
+        ebpf: &mut Ebpf,
+        name: &'static str,
+        direction: DeviceDirection,
+    ) -> Result<Attached, BpfError> {
+        let Self { target, plan, .. } = *self;
+        let program = object::classifier(ebpf, name)?;
+        program.load().map_err(|source| BpfError::Program {
+            program: name,
+            source,
+        })?;
+        let pin = self.pin(direction.as_str());
+        if direction == DeviceDirection::Ingress {
+            // A link of a previous agent at another hook would count everything a second time.
+            self.remove_pins(&["xdp-native", "xdp-generic"]);
+        }
+        if plan.mode != AttachMode::Clsact {
+            match link::attach_tcx(
+                program,
+                direction.attach_type(),
+                target,
+                plan.position,
+                &pin,
+            ) {
+                Ok(link) => {
+                    return Ok(Attached {
+                        program: name,
+                        hook: Hook::Tcx,
+                        held: Held::Link(link),
+                    });
+                }
+                Err(error) if plan.mode == AttachMode::Auto && tcx_is_missing(&error) => {
+                    tracing::info!(device = target.name, "this kernel has no TCX; using clsact");
+                }
+                Err(error) => return Err(failed(name, target, "tcx", &error)),
+            }
+        }
+        self.remove_pins(&[direction.as_str()]);
+        self.clsact(program, name, direction)
+            .map_err(|error| failed(name, target, "clsact", &error))
+    }
+
+    fn clsact(
+        &self,
+        program: &mut SchedClassifier,
+        name: &'static str,
+        direction: DeviceDirection,
+    ) -> Result<Attached, ProgramError> {
+        let marker = self.pin("made-clsact");
+        let link = filter::attach(
+            program,
+            name,
+            direction,
+            self.target,
+            self.plan.clsact_priority,
+            &marker,
+        )?;
+        Ok(Attached {
+            program: name,
+            hook: Hook::Clsact,
+            held: Held::Filter(link),
+        })
+    }
+
+    fn xdp(&self, ebpf: &mut Ebpf) -> Result<Attached, BpfError> {
+        let busy = |error: &ProgramError| -> BpfError {
+            if is_busy(error) {
+                failed(
+                    XDP,
+                    self.target,
+                    "xdp",
+                    &"another XDP program is attached to it",
+                )
+            } else {
+                failed(XDP, self.target, "xdp", error)
+            }
+        };
+        self.remove_pins(&[DeviceDirection::Ingress.as_str()]);
+        // A generic program that a previous agent has left stays generic.
+        if !self.pin("xdp-generic").exists() {
+            match self.xdp_in_mode(ebpf, XdpMode::Driver, "xdp-native") {
+                Ok(link) => {
+                    return Ok(Attached {
+                        program: XDP,
+                        hook: Hook::XdpNative,
+                        held: Held::Link(link),
+                    });
+                }
+                Err(error) if is_busy(&error) => return Err(busy(&error)),
+                Err(error) => {
+                    tracing::info!(device = self.target.name, %error, "no XDP in this device's driver; using generic XDP");
+                }
+            }
+        }
+        // Generic XDP runs where received segments may have been merged already.
+        *ebpf = object::load(
+            self.pin_folder,
+            EniConstants {
+                xdp_mtu: self.target.mtu,
+                ..self.constants
+            },
+        )?;
+        let link = self
+            .xdp_in_mode(ebpf, XdpMode::Skb, "xdp-generic")
+            .map_err(|error| busy(&error))?;
+        Ok(Attached {
+            program: XDP,
+            hook: Hook::XdpGeneric,
+            held: Held::Link(link),
+        })
+    }
+
+    fn xdp_in_mode(
+        &self,
+        ebpf: &mut Ebpf,
+        mode: XdpMode,
+        pin: &str,
+    ) -> Result<PinnedLink, ProgramError> {
+        let program = object::xdp(ebpf).map_err(|_| ProgramError::NotLoaded)?;
+        program.load()?;
+        link::attach_xdp(program, self.target, mode, &self.pin(pin))
+    }
+}
+
+/// Kernels before 6.6 do not know the attach type.
+fn tcx_is_missing(error: &ProgramError) -> bool {
+    let refused = matches!(error, ProgramError::SyscallError(error)
+        if matches!(error.io_error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)));
+    refused && KernelVersion::current().is_ok_and(|kernel| kernel < KernelVersion::new(6, 6, 0))
+}
+
+fn is_busy(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(error)
+        if matches!(error.io_error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)))
+}
+
+fn failed(
+    program: &'static str,
+    target: Target<'_>,
+    hook: &'static str,
+    reason: &dyn std::fmt::Display,
+) -> BpfError {
+    BpfError::Attach {
+        program,
+        device: target.name.to_owned(),
+        hook,
+        reason: reason.to_string(),
+    }
+}

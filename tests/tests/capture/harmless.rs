@@ -1,0 +1,428 @@
+//! Harmlessness: whatever the agent does, the host's network and what others have attached to it stay as they are.
+
+use std::collections::BTreeMap;
+
+use flowlog_agent::bpf::{ChainEntry, DeviceDirection, chain};
+use flowlog_tests::agent::{
+    AgentPlan, AgentProcess, AttachMode, Direction, EniPlan, Hook, LogMark, Volume, conserved,
+    volume,
+};
+use flowlog_tests::lab::{
+    EndPlan, Family, FloodPlan, VethPair, skip_unless_root, traffic, udp_flood,
+};
+use serde_json::Value;
+
+use crate::support::{AGENT, LEFT, RIGHT, both_ends, quiet_up, start, stats, stop_after, tc, wire};
+
+/// Somebody else's filters on an end of a wire: one in each direction, that mirrors every packet into nowhere and counts it.
+struct Foreign<'p> {
+    end: &'p EndPlan,
+}
+
+impl<'p> Foreign<'p> {
+    fn install(end: &'p EndPlan) -> Self {
+        let foreign = Self { end };
+        let sink = [
+            "link", "add", "sink0", "type", "veth", "peer", "name", "sink1",
+        ];
+        end.namespace.ip(&sink).expect("a sink");
+        quiet_up(&end.namespace, "sink1");
+        quiet_up(&end.namespace, "sink0");
+        foreign.tc("qdisc add dev DEV clsact");
+        for hook in ["ingress", "egress"] {
+            foreign.tc(&format!(
+                "filter add dev DEV {hook} prio 10 protocol all u32 match u32 0 0 action mirred egress mirror dev sink0"
+            ));
+        }
+        foreign
+    }
+
+    /// Runs `tc`, `DEV` being this end's device.
+    fn tc(&self, arguments: &str) -> String {
+        tc(
+            &self.end.namespace,
+            &arguments.replace("DEV", &self.end.name),
+        )
+    }
+
+    fn show(&self, arguments: &str) -> Vec<Value> {
+        serde_json::from_str(&self.tc(arguments)).expect("JSON")
+    }
+
+    /// The device's qdiscs and filters, but those of kind `bpf`.
+    fn dump(&self) -> Vec<Value> {
+        [
+            "-j qdisc show dev DEV",
+            "-j filter show dev DEV ingress",
+            "-j filter show dev DEV egress",
+        ]
+        .into_iter()
+        .flat_map(|arguments| self.show(arguments))
+        .filter(|entry| entry["kind"] != "bpf")
+        .collect()
+    }
+
+    /// Packets that the filters have seen, of both directions.
+    fn seen(&self) -> u64 {
+        // A hook shows the filters of the other one as well, for they share their tables: each is told by its action's index.
+        let mut packets = BTreeMap::new();
+        for hook in ["ingress", "egress"] {
+            for filter in self.show(&format!("-s -j filter show dev DEV {hook}")) {
+                let action = &filter["options"]["actions"][0];
+                if let (Some(index), Some(count)) = (
+                    action["index"].as_u64(),
+                    action["stats"]["packets"].as_u64(),
+                ) {
+                    packets.insert(index, count);
+                }
+            }
+        }
+        assert_eq!(packets.len(), 2, "two filters were installed");
+        packets.values().sum()
+    }
+}
+
+/// The TC programs and filters of an end's device.
+fn programs(end: &EndPlan, direction: DeviceDirection) -> Vec<ChainEntry> {
+    let found = end.namespace.enter(|| {
+        let index = nix::net::if_::if_nametoindex(end.name.as_str())?;
+        chain(index, &end.name, direction)
+    });
+    found.expect("the namespace").expect("the chain")
+}
+
+/// Names of the chain in both directions.
+fn names(end: &EndPlan) -> [Vec<String>; 2] {
+    [DeviceDirection::Ingress, DeviceDirection::Egress].map(|direction| {
+        programs(end, direction)
+            .into_iter()
+            .map(|entry| entry.name)
+            .collect()
+    })
+}
+
+fn ours(names: &[Vec<String>; 2]) -> usize {
+    names
+        .iter()
+        .flatten()
+        .filter(|name| name.starts_with("flowlog_"))
+        .count()
+}
+
+/// What `ip` says of a device; an XDP program and its mode are named in it.
+fn link(end: &EndPlan) -> String {
+    end.namespace
+        .ip(&["-details", "link", "show", "dev", &end.name])
+        .expect("the device")
+}
+
+/// Traffic of several kinds, both ways. All of it has to arrive.
+fn exchange(pair: &VethPair) {
+    let (left, right) = (&pair.left().namespace, &pair.right().namespace);
+    for (address, _) in &pair.right().addresses {
+        let server = std::net::SocketAddr::new(*address, 0);
+        assert_eq!(traffic::ping(left, *address, 50, 1000).expect("pings"), 50);
+        let transfer = traffic::tcp_transfer(left, (right, server), 5_000_000).expect("a transfer");
+        assert_eq!((transfer.sent, transfer.received), (5_000_000, 5_000_000));
+        traffic::udp_exchange(left, (right, server), 50, 500).expect("an exchange");
+    }
+    let plan = FloodPlan {
+        packets: 10_000,
+        flows: 100,
+        ..FloodPlan::default()
+    };
+    for end in [pair.left(), pair.right()] {
+        udp_flood(&end.namespace, &end.name, &plan).expect("a flood");
+    }
+}
+
+#[test]
+fn filters_behind_see_every_packet_and_stay_as_they_were() {
+    if skip_unless_root("filters_behind_see_every_packet_and_stay_as_they_were") {
+        return;
+    }
+    for attach in [AttachMode::Tcx, AttachMode::Clsact] {
+        let pair = wire(1500);
+        let foreign = Foreign::install(pair.right());
+        let before = foreign.dump();
+        let agent = start(&AgentPlan {
+            attach,
+            ..both_ends(&pair)
+        });
+        assert_eq!(foreign.dump(), before, "{attach:?}, while the agent runs");
+        let [ingress, egress] = names(pair.right());
+        assert_eq!(
+            (ingress[0].as_str(), egress[0].as_str()),
+            ("flowlog_ingress", "flowlog_egress")
+        );
+        exchange(&pair);
+        let crossed = stats(pair.right());
+        let received = Volume {
+            packets: crossed.rx_packets,
+            bytes: 0,
+        };
+        stop_after(agent, &[(RIGHT, Direction::In, received)]);
+        assert_eq!(
+            foreign.seen(),
+            crossed.rx_packets + crossed.tx_packets,
+            "{attach:?}"
+        );
+        assert_eq!(foreign.dump(), before, "{attach:?}, after the agent's end");
+    }
+}
+
+#[test]
+fn nothing_is_left_after_the_end() {
+    if skip_unless_root("nothing_is_left_after_the_end") {
+        return;
+    }
+    for (attach, hook) in [
+        (AttachMode::Tcx, Hook::Tc),
+        (AttachMode::Clsact, Hook::Tc),
+        (AttachMode::Tcx, Hook::Xdp),
+        (AttachMode::Clsact, Hook::Xdp),
+    ] {
+        let pair = wire(1500);
+        let look = |end: &EndPlan| (names(end), tc(&end.namespace, "qdisc show"), link(end));
+        let before = [look(pair.left()), look(pair.right())];
+        let mut plan = AgentPlan {
+            attach,
+            ..both_ends(&pair)
+        };
+        for eni in &mut plan.enis {
+            eni.hook = hook;
+        }
+        let mut agent = start(&plan);
+        assert_ne!(
+            [look(pair.left()), look(pair.right())],
+            before,
+            "nothing was attached"
+        );
+        let pins = agent.pin_path().to_owned();
+        assert!(pins.exists());
+        agent.stop().expect("the agent's end");
+        assert_eq!(
+            [look(pair.left()), look(pair.right())],
+            before,
+            "{attach:?} {hook:?}"
+        );
+        assert!(!pins.exists(), "{} is left behind", pins.display());
+    }
+}
+
+#[test]
+fn killed_agents_filters_are_removed_by_the_next() {
+    if skip_unless_root("killed_agents_filters_are_removed_by_the_next") {
+        return;
+    }
+    for with_foreign in [false, true] {
+        let pair = wire(1500);
+        let foreign = with_foreign.then(|| Foreign::install(pair.right()));
+        let before = foreign.as_ref().map(Foreign::dump);
+        let plan = AgentPlan {
+            attach: AttachMode::Clsact,
+            ..both_ends(&pair)
+        };
+        let mut agent = start(&plan);
+        agent.kill().expect("the agent's end");
+        assert_eq!(
+            ours(&names(pair.right())),
+            2,
+            "clsact filters outlive their process"
+        );
+
+        agent.restart().expect("another agent");
+        agent.wait_until_captured(&[LEFT, RIGHT]).expect("captured");
+        assert_eq!(
+            ours(&names(pair.left())),
+            2,
+            "foreign filters: {with_foreign}"
+        );
+        assert_eq!(
+            ours(&names(pair.right())),
+            2,
+            "foreign filters: {with_foreign}"
+        );
+        // The dead agent's pings would be counted twice.
+        let address = pair.right().addresses[0].0;
+        traffic::ping(&pair.left().namespace, address, 10, 56).expect("pings");
+        let crossed = Volume::received(&stats(pair.right()));
+        let expected = [
+            (RIGHT, Direction::In, crossed),
+            (RIGHT, Direction::Out, crossed),
+            (LEFT, Direction::In, crossed),
+            (LEFT, Direction::Out, crossed),
+        ];
+        conserved(&stop_after(agent, &expected).records, &expected);
+        assert_eq!(ours(&names(pair.left())) + ours(&names(pair.right())), 0);
+        assert_eq!(foreign.as_ref().map(Foreign::dump), before);
+    }
+}
+
+#[test]
+fn tcx_programs_share_the_chain() {
+    if skip_unless_root("tcx_programs_share_the_chain") {
+        return;
+    }
+    // Two agents that know nothing of each other: each is somebody else's program to the other.
+    let pair = wire(1500);
+    let plan = |position: &str| AgentPlan {
+        attach: AttachMode::Tcx,
+        capture: format!("position = {position:?}"),
+        ..both_ends(&pair)
+    };
+    let behind = start(&plan("last"));
+    let before = programs(pair.right(), DeviceDirection::Ingress);
+    let ahead = start(&plan("first"));
+    let after = programs(pair.right(), DeviceDirection::Ingress);
+    assert_eq!((before.len(), after.len()), (1, 2));
+    assert_eq!(
+        after[1..],
+        before[..],
+        "the earlier program is not behind the later one"
+    );
+
+    let flood = FloodPlan {
+        packets: 50_000,
+        flows: 100,
+        family: Family::V6,
+        ..FloodPlan::default()
+    };
+    let sent = udp_flood(&pair.left().namespace, &pair.left().name, &flood).expect("a flood");
+    let expected = [
+        (
+            LEFT,
+            Direction::Out,
+            Volume {
+                packets: sent.packets,
+                bytes: sent.bytes,
+            },
+        ),
+        (RIGHT, Direction::In, Volume::received(&stats(pair.right()))),
+    ];
+    conserved(&stop_after(ahead, &expected).records, &expected);
+    assert_eq!(programs(pair.right(), DeviceDirection::Ingress), before);
+    conserved(&stop_after(behind, &expected).records, &expected);
+}
+
+#[test]
+fn an_xdp_program_is_not_displaced() {
+    if skip_unless_root("an_xdp_program_is_not_displaced") {
+        return;
+    }
+    let pair = wire(1500);
+    let mut theirs = EniPlan::end("eni-theirs", pair.right());
+    theirs.hook = Hook::Xdp;
+    let holder = start(&AgentPlan::capturing([theirs]));
+    let before = link(pair.right());
+    assert!(before.contains("prog/xdp"), "{before}");
+
+    let mut plan = both_ends(&pair);
+    plan.enis[1].hook = Hook::Xdp;
+    let mut agent = AgentProcess::start(AGENT, &plan).expect("an agent");
+    let why = "another XDP program is attached to it";
+    let said = agent
+        .wait_for_log(LogMark::default(), why)
+        .expect("the reason");
+    assert!(said.contains(RIGHT) && said.contains("right0"), "{said}");
+    agent
+        .wait_until_captured(&[LEFT])
+        .expect("the other one is captured");
+    assert_eq!(link(pair.right()), before);
+
+    let address = pair.right().addresses[0].0;
+    traffic::ping(&pair.left().namespace, address, 10, 56).expect("pings");
+    let crossed = Volume::sent(&stats(pair.left()));
+    let expected = [
+        ("eni-theirs", Direction::In, crossed),
+        ("eni-theirs", Direction::Out, crossed),
+    ];
+    conserved(&stop_after(holder, &expected).records, &expected);
+
+    // The next try succeeds, for the place is free.
+    agent
+        .wait_until_captured(&[RIGHT])
+        .expect("captured in the end");
+    let outcome = agent.stop().expect("the agent's end");
+    assert_eq!(volume(&outcome.records, LEFT, Direction::Out).packets, 10);
+    assert!(!link(pair.right()).contains("prog/xdp"));
+}
+
+#[test]
+fn a_device_that_cannot_be_captured_is_tried_again_and_stops_no_other() {
+    if skip_unless_root("a_device_that_cannot_be_captured_is_tried_again_and_stops_no_other") {
+        return;
+    }
+    let pair = wire(1500);
+    let right = pair.right();
+    // The older qdisc stands where clsact would, and has no egress hook.
+    tc(&right.namespace, "qdisc add dev right0 ingress");
+    let before = tc(&right.namespace, "qdisc show");
+    let plan = AgentPlan {
+        attach: AttachMode::Clsact,
+        ..both_ends(&pair)
+    };
+    let mut agent = AgentProcess::start(AGENT, &plan).expect("an agent");
+    agent
+        .wait_until_captured(&[LEFT])
+        .expect("the other one is captured");
+    for retry in ["retry=1s", "retry=2s"] {
+        let said = agent
+            .wait_for_log(LogMark::default(), retry)
+            .expect("a report");
+        assert!(
+            said.contains(RIGHT) && said.contains("not captured: "),
+            "{said}"
+        );
+    }
+    assert_eq!(tc(&right.namespace, "qdisc show"), before);
+    assert_eq!(ours(&names(right)), 0, "half of it is attached");
+    let address = right.addresses[0].0;
+    traffic::ping(&pair.left().namespace, address, 10, 56).expect("pings");
+
+    tc(&right.namespace, "qdisc del dev right0 ingress");
+    agent
+        .wait_until_captured(&[RIGHT])
+        .expect("captured in the end");
+    let outcome = agent.stop().expect("the agent's end");
+    assert_eq!(volume(&outcome.records, LEFT, Direction::Out).packets, 10);
+    assert_eq!(volume(&outcome.records, RIGHT, Direction::In).packets, 0);
+}
+
+#[test]
+fn agents_that_come_and_go_lose_no_packet() {
+    if skip_unless_root("agents_that_come_and_go_lose_no_packet") {
+        return;
+    }
+    let pair = wire(1500);
+    let foreign = Foreign::install(pair.right());
+    let plan = FloodPlan {
+        packets: 600_000,
+        flows: 1000,
+        threads: 1,
+        ..FloodPlan::default()
+    };
+    let (sent, runs) = std::thread::scope(|scope| {
+        let left = pair.left();
+        let flood = scope.spawn(|| udp_flood(&left.namespace, &left.name, &plan));
+        let mut runs = 0;
+        while !flood.is_finished() {
+            let attach = [AttachMode::Tcx, AttachMode::Clsact][runs % 2];
+            let mut agent = start(&AgentPlan {
+                attach,
+                ..both_ends(&pair)
+            });
+            agent.stop().expect("the agent's end");
+            runs += 1;
+        }
+        (flood.join().expect("no panic").expect("a flood"), runs)
+    });
+    assert!(runs > 0);
+    assert_eq!(
+        (sent.refused, sent.device.tx_packets),
+        (0, plan.packets - sent.device.tx_dropped)
+    );
+    let received = stats(pair.right()).rx_packets;
+    assert_eq!(received, sent.device.tx_packets);
+    assert_eq!(foreign.seen(), received);
+}

@@ -1,0 +1,221 @@
+//! Where something ends: room in the flow maps, one CPU at a time, the verifier's patience.
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use flowlog_agent::bpf::{
+    Counters, MapSizes,
+    trial::{Programs, SkbMetadata, Trial, TrialProgram},
+};
+use flowlog_common::{DIRECTION_IN, FlowCounters, Volume};
+use flowlog_tests::{
+    lab::{skip, skip_unless_root},
+    packets::build,
+};
+
+use crate::{
+    ledger::Ledger,
+    rig::{PinFolder, ROOMY, Rig, eni},
+};
+
+/// Instructions that the verifier may walk for a program: over twice what it walks now. The kernel's own limit is a million, and
+/// a program that comes near it may be refused by an older kernel.
+const MAX_VERIFIED_INSTRUCTIONS: u32 = 200_000;
+
+/// A UDP datagram of a flow of its own for each number, of 28 octets in IPv4 and 48 in IPv6.
+fn flow(v6: bool, number: u16) -> Vec<u8> {
+    let mut datagram = build::udp(&[]);
+    datagram[..2].copy_from_slice(&number.to_be_bytes());
+    if v6 {
+        build::ethernet(build::IPV6, &build::ipv6(&[], 17, &datagram))
+    } else {
+        build::ethernet(build::IPV4, &build::plain_ipv4(17, &datagram))
+    }
+}
+
+#[test]
+fn what_finds_no_room_in_the_flow_map_is_counted_aside() {
+    if skip_unless_root("what_finds_no_room_in_the_flow_map_is_counted_aside") {
+        return;
+    }
+    const ROOM: u16 = 16;
+    const FLOWS: u16 = 100;
+    const ROUNDS: u16 = 3;
+    let sizes = MapSizes {
+        v4: u32::from(ROOM),
+        v6: u32::from(ROOM),
+    };
+    for program in [
+        TrialProgram::Ingress,
+        TrialProgram::Egress,
+        TrialProgram::Xdp,
+    ] {
+        let mut rig = Rig::new(sizes, &[(eni(5, false), &[program])]);
+        for _ in 0..ROUNDS {
+            for (number, v6) in (0..FLOWS).flat_map(|number| [(number, false), (number, true)]) {
+                rig.send_unjudged(&flow(v6, number), SkbMetadata::default());
+            }
+        }
+        let found = rig.drain();
+        // The first to come are in the map, with all of their packets.
+        let ports = |number: u16| number.to_be_bytes();
+        let v4: Vec<_> = found.v4.keys().map(|key| key.src_port).collect();
+        let v6: Vec<_> = found.v6.keys().map(|key| key.src_port).collect();
+        let first: Vec<_> = (0..ROOM).map(ports).collect();
+        assert_eq!((&v4, &v6), (&first, &first), "{program:?}");
+        let of = |octets: u64| FlowCounters {
+            packets: u64::from(ROUNDS),
+            bytes: u64::from(ROUNDS) * octets,
+            tcp_flags: 0,
+        };
+        assert!(found.v4.values().all(|counters| *counters == of(28)));
+        assert!(found.v6.values().all(|counters| *counters == of(48)));
+        let others = u64::from(FLOWS - ROOM) * u64::from(ROUNDS);
+        let aside: Vec<_> = found.aside.values().collect();
+        let [aside] = aside[..] else {
+            panic!("{program:?}: {aside:?}");
+        };
+        let map_full = Volume {
+            packets: 2 * others,
+            bytes: others * (28 + 48),
+        };
+        assert_eq!(aside.map_full, map_full, "{program:?}");
+        assert_eq!((aside.unparsable, aside.not_ip), Default::default());
+    }
+}
+
+/// Two CPUs count into the same flows while the generations flip under them.
+#[test]
+fn nothing_is_lost_between_two_cpus_and_a_flip() {
+    if skip_unless_root("nothing_is_lost_between_two_cpus_and_a_flip") {
+        return;
+    }
+    const REPEAT: u32 = 500;
+    const FLIPS: usize = 12;
+    // Each with the octets that are counted of it: those of what is not IP with the Ethernet header.
+    let kinds = [
+        (build::etherparse_frame(false, true, b"v4"), 42),
+        (build::etherparse_frame(true, true, b"v6"), 62),
+        (build::ethernet(0x0806, &[0; 28]), 42),
+        (build::ethernet(build::IPV4, &[0x41; 40]), 40),
+    ];
+    let folder = PinFolder::new();
+    let mut counters = Counters::create(folder.path(), ROOMY).expect("counters");
+    let loaded = [(); 2].map(|()| Programs::load(folder.path(), eni(0, false)).expect("programs"));
+    let stop = AtomicBool::new(false);
+    let mut found = Vec::new();
+    let sent = thread::scope(|scope| {
+        let threads = loaded.map(|mut programs| {
+            let (kinds, stop) = (&kinds, &stop);
+            scope.spawn(move || {
+                let mut sent = Volume::default();
+                let mut kinds = kinds.iter().cycle();
+                while !stop.load(Ordering::Relaxed) {
+                    let (frame, octets) = kinds.next().expect("a cycle has no end");
+                    programs
+                        .run(TrialProgram::Ingress, frame, SkbMetadata::default(), REPEAT)
+                        .expect("a run");
+                    sent.packets += u64::from(REPEAT);
+                    sent.bytes += u64::from(REPEAT) * octets;
+                }
+                sent
+            })
+        });
+        for _ in 0..FLIPS {
+            drain(&mut counters, &mut found);
+        }
+        stop.store(true, Ordering::Relaxed);
+        threads.map(|thread| thread.join().expect("a thread that sends"))
+    });
+    drain(&mut counters, &mut found);
+
+    let sum = |volumes: &[Volume]| Volume {
+        packets: volumes.iter().map(|volume| volume.packets).sum(),
+        bytes: volumes.iter().map(|volume| volume.bytes).sum(),
+    };
+    let counted: Vec<_> = found.iter().map(Ledger::total).collect();
+    assert_eq!(sum(&counted), sum(&sent));
+    let under_load = counted.iter().filter(|volume| volume.packets > 0).count();
+    assert!(
+        under_load > FLIPS / 2,
+        "all was counted in {under_load} generations: too few flips were under load"
+    );
+}
+
+fn drain(counters: &mut Counters, found: &mut Vec<Ledger>) {
+    let still = counters.flip().expect("a flip");
+    found.push(Ledger::read(counters, &still));
+    counters.renew(still, ROOMY).expect("renewal");
+}
+
+/// Two CPUs meet the same new flows at the same time: one adds the entry, the other must add to it.
+#[test]
+fn two_cpus_that_meet_a_new_flow_at_once_both_count() {
+    if skip_unless_root("two_cpus_that_meet_a_new_flow_at_once_both_count") {
+        return;
+    }
+    const FLOWS: u16 = 30_000;
+    let folder = PinFolder::new();
+    let mut counters = Counters::create(folder.path(), ROOMY).expect("counters");
+    let load = || Programs::load(folder.path(), eni(0, false)).expect("programs");
+    thread::scope(|scope| {
+        for mut programs in [load(), load()] {
+            scope.spawn(move || {
+                for number in 0..FLOWS {
+                    programs
+                        .run(
+                            TrialProgram::Ingress,
+                            &flow(number % 2 == 1, number),
+                            SkbMetadata::default(),
+                            1,
+                        )
+                        .expect("a run");
+                }
+            });
+        }
+    });
+    let still = counters.flip().expect("a flip");
+    let found = Ledger::read(&counters, &still);
+    let fill = counters.fill(&still).expect("how full the maps are");
+    assert_eq!(found.flows(), (u64::from(FLOWS / 2), u64::from(FLOWS / 2)));
+    assert_eq!((fill.v4, fill.v6), found.flows());
+    let packets = |counters: &FlowCounters| counters.packets;
+    let all = found.v4.values().chain(found.v6.values());
+    assert!(all.map(packets).all(|packets| packets == 2));
+    assert!(found.aside.is_empty());
+    assert!(found.v4.keys().all(|key| key.direction == DIRECTION_IN));
+}
+
+#[test]
+fn the_verifier_walks_no_more_instructions_than_it_should() {
+    let test = "the_verifier_walks_no_more_instructions_than_it_should";
+    if skip_unless_root(test) {
+        return;
+    }
+    for host_side in [false, true] {
+        for ethernet in [false, true] {
+            for xdp_mtu in [0, 1500] {
+                let constants = flowlog_agent::bpf::EniConstants {
+                    ethernet,
+                    xdp_mtu,
+                    ..eni(0, host_side)
+                };
+                let folder = PinFolder::new();
+                let trial = Trial::new(folder.path(), constants, ROOMY).expect("programs");
+                for program in [
+                    TrialProgram::Ingress,
+                    TrialProgram::Egress,
+                    TrialProgram::Xdp,
+                ] {
+                    let walked = trial.verified_instructions(program).expect("information");
+                    let Some(walked) = walked else {
+                        return skip(test, "this kernel does not tell (5.16 does)");
+                    };
+                    println!("{program:?} with {constants:?}: {walked} instructions verified");
+                    assert!((1..MAX_VERIFIED_INSTRUCTIONS).contains(&walked));
+                }
+            }
+        }
+    }
+}
