@@ -14,7 +14,7 @@ use crate::{
         Observer, RunStats, Target, pins::Pins,
     },
     config::CaptureConfig,
-    discovery::{Device, DeviceKey, in_namespace},
+    discovery::{Device, DeviceKey, HeldNamespace, in_namespace},
     flows::{Flow, Run},
     sizing::Sizing,
     slots::Slots,
@@ -34,6 +34,8 @@ struct Captured {
     entry: EniEntry,
     slot: u32,
     observer: Observer,
+    /// Held, so that nothing is left on the device if its namespace loses its name and lives on.
+    namespace: HeldNamespace,
 }
 
 /// A device that should be captured and is not.
@@ -275,7 +277,7 @@ impl Capture {
             self.try_attach(&device, &entry)
         };
         match attached {
-            Ok((slot, observer)) => {
+            Ok((slot, observer, namespace)) => {
                 let [ingress, egress] = observer.hooks();
                 tracing::info!(
                     eni = entry.eni.eni_id,
@@ -292,6 +294,7 @@ impl Capture {
                         entry,
                         slot,
                         observer,
+                        namespace,
                     },
                 );
             }
@@ -310,7 +313,11 @@ impl Capture {
         }
     }
 
-    fn try_attach(&mut self, device: &Device, entry: &EniEntry) -> Result<(u32, Observer), String> {
+    fn try_attach(
+        &mut self,
+        device: &Device,
+        entry: &EniEntry,
+    ) -> Result<(u32, Observer, HeldNamespace), String> {
         let slot = self
             .slots
             .take(&entry.eni)
@@ -329,13 +336,16 @@ impl Capture {
             xdp: entry.hook == inventory::Hook::Xdp,
             ..self.plan
         };
-        let attached = in_namespace(&device.namespace_ref(&self.namespaces), || {
-            Observer::attach(&self.pin_folder, constants, target(device), plan)
-        });
+        let attach = || Observer::attach(&self.pin_folder, constants, target(device), plan);
+        let attached =
+            HeldNamespace::open(&device.namespace_ref(&self.namespaces)).and_then(|namespace| {
+                let observer = namespace.enter(attach)?;
+                Ok(observer.map(|observer| (observer, namespace)))
+            });
         match attached {
-            Ok(Ok(observer)) => {
+            Ok(Ok((observer, namespace))) => {
                 self.slots.captured(slot);
-                Ok((slot, observer))
+                Ok((slot, observer, namespace))
             }
             Ok(Err(error)) => {
                 self.slots.cancel(slot);
@@ -357,17 +367,20 @@ impl Capture {
             entry,
             slot,
             observer,
+            namespace,
         } = captured;
+        if let Err(error) = namespace.enter(|| observer.detach(target(&device))) {
+            tracing::warn!(
+                device = device.name,
+                "cannot enter its network namespace to take the programs off: {error}"
+            );
+        }
+        self.slots.release(slot, now);
         tracing::info!(
             eni = entry.eni.eni_id,
             device = device.name,
             "no longer captured"
         );
-        self.slots.release(slot, now);
-        // Where the namespace is gone, so is the device, and its programs went with it.
-        let _ = in_namespace(&device.namespace_ref(&self.namespaces), || {
-            observer.detach(target(&device));
-        });
     }
 
     /// Takes all programs off.

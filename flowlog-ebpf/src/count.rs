@@ -26,7 +26,7 @@ pub fn packet<P: Packet>(packet: &P, direction: u8) {
     // SAFETY: a live map value. Volatile, for the compiler must not know that it is 0 either.
     let zero = unsafe { (&raw const active.zero).read_volatile() };
     match link::network(packet, zero) {
-        Some(Network::V4(offset)) => match ipv4::read(packet, offset, direction) {
+        Some(Network::V4(offset)) => match ipv4::read(packet, offset, zero, direction) {
             Some(counted) => counted.add(
                 &FLOWS_V4,
                 Place {
@@ -127,7 +127,7 @@ impl<K> Counted<K> {
             atomic::add(&raw mut (*counters).bytes, self.volume.bytes);
             let flags = u64::from(self.tcp_flags);
             // Most packets bring no new flag, and a read is cheaper than a locked write.
-            if (*counters).tcp_flags & flags != flags {
+            if flags != 0 && (*counters).tcp_flags & flags != flags {
                 atomic::or(&raw mut (*counters).tcp_flags, flags);
             }
         }

@@ -1,7 +1,29 @@
 //! Super-packets: what the wire would carry of a packet that is segmented later (GSO) or was merged before (GRO).
 use flowlog_common::Volume;
 
-use crate::packet::Segments;
+use crate::{
+    packet::{Packet, Segments},
+    transport::Transport,
+    tunnel,
+};
+
+/// Octets of the headers that each segment of a packet has: from its network header at `network` to the payload that is cut into
+/// segments. Its transport header begins at `offset`.
+#[inline(always)]
+pub fn headers<P: Packet>(
+    packet: &P,
+    segments: Segments,
+    (network, offset): (u32, u32),
+    protocol: u8,
+    transport: &Transport,
+    zero: u32,
+) -> u32 {
+    let inner = match segments {
+        Segments::OfPayload(_) => tunnel::payload(packet, protocol, transport.ports, offset, zero),
+        _ => None,
+    };
+    inner.unwrap_or(offset + transport.header_octets) - network
+}
 
 /// The volume of a datagram of `octets`, of which `headers` are its network and transport headers: each segment after the first
 /// repeats them.

@@ -32,8 +32,14 @@ const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// Reads the packet whose IPv4 header begins at `offset`. `None` if its headers are cut short or contradict themselves.
+/// `zero` is [`flowlog_common::Active::zero`].
 #[inline(always)]
-pub fn read<P: Packet>(packet: &P, offset: u32, direction: u8) -> Option<Counted<KeyV4>> {
+pub fn read<P: Packet>(
+    packet: &P,
+    offset: u32,
+    zero: u32,
+    direction: u8,
+) -> Option<Counted<KeyV4>> {
     let header: Header = packet.read(offset)?;
     let header_octets = u32::from(header.version_and_length & 0xf) * 4;
     if header.version_and_length >> 4 != 4 || header_octets < 20 {
@@ -83,9 +89,17 @@ pub fn read<P: Packet>(packet: &P, offset: u32, direction: u8) -> Option<Counted
             header.protocol,
         );
     }
+    let headers = gso::headers(
+        packet,
+        segments,
+        (offset, payload),
+        header.protocol,
+        &transport,
+        zero,
+    );
     Some(Counted {
         key: KeyV4::new(&addresses, &rest),
-        volume: gso::volume(segments, payload - offset + transport.header_octets, octets),
+        volume: gso::volume(segments, headers, octets),
         tcp_flags: transport.tcp_flags,
     })
 }

@@ -114,13 +114,17 @@ pub fn read<P: Packet>(
             upper.protocol,
         );
     }
+    let headers = gso::headers(
+        packet,
+        segments,
+        (offset, upper.offset),
+        upper.protocol,
+        &transport,
+        zero,
+    );
     Some(Counted {
         key: KeyV6::new(&addresses, &rest),
-        volume: gso::volume(
-            segments,
-            upper.offset - offset - jumbo + transport.header_octets,
-            octets - jumbo,
-        ),
+        volume: gso::volume(segments, headers - jumbo, octets - jumbo),
         tcp_flags: transport.tcp_flags,
     })
 }

@@ -26,6 +26,7 @@ mod link;
 mod maps;
 mod packet;
 mod transport;
+mod tunnel;
 
 use aya_ebpf::{
     bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS},

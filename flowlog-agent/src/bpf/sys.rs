@@ -21,6 +21,7 @@ const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// `BPF_MAP_TYPE_HASH`.
 pub(super) const MAP_TYPE_HASH: u32 = 1;
@@ -195,6 +196,24 @@ pub(super) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
         file_flags: 0,
     };
     owned(bpf(BPF_OBJ_GET, &mut attr)?)
+}
+
+#[repr(C)]
+struct LinkDetach {
+    link_fd: u32,
+}
+
+/// Takes the program of a pinned link off its hook, whoever holds the link besides. When this returns, no new packet runs it.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(super) fn link_detach(pin: &Path) -> io::Result<()> {
+    let link = obj_get(pin)?;
+    let mut attr = LinkDetach {
+        link_fd: u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?,
+    };
+    bpf(BPF_LINK_DETACH, &mut attr).map(drop)
 }
 
 /// Pins a map.

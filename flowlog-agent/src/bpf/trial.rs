@@ -31,7 +31,7 @@ pub struct SkbMetadata {
     /// Number of segments. For TC alone.
     pub gso_segs: u32,
     /// Octets of the frame in the linear part, the rest being in page fragments; 0 for as many as fit. The kernel puts the 14 of
-    /// the Ethernet header there at least. An error where the kernel cannot do so (XDP before 6.18, TC before 6.19).
+    /// the Ethernet header there at least. An error where the kernel cannot do so: 6.18 can for XDP and not for TC.
     pub linear_octets: u32,
 }
 

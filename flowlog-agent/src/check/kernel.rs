@@ -35,7 +35,7 @@ fn jit(enabled: Option<&str>) -> Finding {
              sysctl -w net.core.bpf_jit_enable=1",
         ),
         Some(_) => Finding::ok("BPF JIT", "on"),
-        None => Finding::warn("BPF JIT", "unknown: net.core.bpf_jit_enable cannot be read"),
+        None => Finding::ok("BPF JIT", "not told in this network namespace"),
     }
 }
 
@@ -96,6 +96,7 @@ mod tests {
     fn only_a_jit_that_is_off_is_warned_of() {
         assert_eq!(jit(Some("0")).status, Status::Warn);
         assert_eq!(jit(Some("1")).status, Status::Ok);
+        assert_eq!(jit(None).status, Status::Ok);
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn file_system(pin_path: &Path) -> io::Result<Finding> {
         statfs(path).is_ok_and(|file_system| file_system.filesystem_type() == BPF_FS_MAGIC)
     };
     if !pin_path.starts_with(BPFFS) || is_mounted(Path::new(BPFFS)) {
-        let place = pin_path.ancestors().find(|path| path.exists());
+        let place = pin_path.ancestors().filter(|path| is_mounted(path)).last();
         let place = place.unwrap_or(pin_path).display();
         return Ok(Finding::ok(check, format!("mounted at {place}")));
     }

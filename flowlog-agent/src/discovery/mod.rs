@@ -29,5 +29,5 @@ mod lab;
 mod tests;
 
 pub use device::{Device, DeviceEvent, DeviceKey, XdpAttachment, XdpMode};
-pub use namespace::{NamespaceId, NamespaceRef, in_namespace};
+pub use namespace::{HeldNamespace, NamespaceId, NamespaceRef, in_namespace};
 pub use watcher::{Discovery, DiscoveryError, Listing, Settings, list_devices};

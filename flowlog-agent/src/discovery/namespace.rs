@@ -46,7 +46,7 @@ impl fmt::Display for NamespaceId {
     }
 }
 
-/// A network namespace to work in. It holds no file open, so it does not keep the namespace alive.
+/// A network namespace by its name. It holds no file open, so it does not keep the namespace alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NamespaceRef {
     /// The one the agent was started in.
@@ -76,10 +76,42 @@ pub fn in_namespace<T: Send>(
     namespace: &NamespaceRef,
     f: impl FnOnce() -> T + Send,
 ) -> io::Result<T> {
-    let (path, id) = match namespace {
-        NamespaceRef::Host => return Ok(f()),
-        NamespaceRef::Named { path, id } => (path, *id),
-    };
+    HeldNamespace::open(namespace)?.enter(f)
+}
+
+/// A network namespace to work in, held open: it can be entered when its name is gone, and it lives for as long as this.
+#[derive(Debug)]
+pub struct HeldNamespace(Option<OpenNamespace>);
+
+impl HeldNamespace {
+    /// Opens a namespace.
+    ///
+    /// # Errors
+    /// - [`io::ErrorKind::NotFound`] if there is no namespace at the path, or another one than was meant;
+    /// - whatever opening the file answers.
+    pub fn open(namespace: &NamespaceRef) -> io::Result<Self> {
+        match namespace {
+            NamespaceRef::Host => Ok(Self(None)),
+            NamespaceRef::Named { path, id } => Ok(Self(Some(open_named(path, *id)?))),
+        }
+    }
+
+    /// Runs `f` in the namespace, as [`in_namespace`] does.
+    ///
+    /// # Errors
+    /// Whatever starting the thread or entering the namespace answers.
+    ///
+    /// # Panics
+    /// Only if `f` does.
+    pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+        match &self.0 {
+            None => Ok(f()),
+            Some(open) => open.enter(f),
+        }
+    }
+}
+
+fn open_named(path: &Path, id: NamespaceId) -> io::Result<OpenNamespace> {
     let replaced = |what: &str| {
         io::Error::new(
             io::ErrorKind::NotFound,
@@ -97,7 +129,7 @@ pub fn in_namespace<T: Send>(
             "the network namespace has been replaced by another of the same name",
         ));
     }
-    open.enter(f)
+    Ok(open)
 }
 
 /// Why a namespace's file could not be opened.
@@ -114,7 +146,7 @@ pub(super) enum OpenError {
     Failed(io::Error),
 }
 
-/// A namespace with its file open. It keeps the namespace alive, so it is for a moment only.
+/// A namespace with its file open, which keeps the namespace alive.
 #[derive(Debug)]
 pub(super) struct OpenNamespace {
     file: OwnedFd,
@@ -148,15 +180,13 @@ impl OpenNamespace {
         })
     }
 
-    /// Runs `f` in a thread inside the namespace, and closes the namespace's file.
-    pub(super) fn enter<T: Send>(self, f: impl FnOnce() -> T + Send) -> io::Result<T> {
-        let file = self.file;
+    /// Runs `f` in a thread inside the namespace.
+    pub(super) fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> io::Result<T> {
         thread::scope(|scope| {
             let inside = thread::Builder::new()
                 .name("in-namespace".to_owned())
                 .spawn_scoped(scope, move || {
-                    setns(&file, CloneFlags::CLONE_NEWNET)?;
-                    drop(file);
+                    setns(&self.file, CloneFlags::CLONE_NEWNET)?;
                     Ok(f())
                 })?;
             inside.join().unwrap_or_else(|panic| resume_unwind(panic))

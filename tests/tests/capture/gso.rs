@@ -16,7 +16,7 @@ use flowlog_tests::lab::{
 };
 use nix::sys::socket::{MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
 
-use crate::support::{LEFT, RIGHT, both_ends, start, stats, stop_after, wire};
+use crate::support::{LEFT, RIGHT, both_ends, start, stats, stop_after, wire, without_offloads};
 
 /// Payload of the transfers, in octets.
 const TRANSFER: u64 = 50_000_000;
@@ -153,13 +153,6 @@ fn offloaded_tcp_counts_as_the_wire_would_carry_it() {
             "{case}: {wire:?} in {} super-packets",
             transfer.left.tx_packets
         );
-    }
-}
-
-/// Switches all offloads of both ends off.
-fn without_offloads(pair: &VethPair) {
-    for end in [pair.left(), pair.right()] {
-        set_offload(&end.namespace, &end.name, &Offload::ALL, false).expect("offloads off");
     }
 }
 

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use flowlog_tests::agent::{
-    AgentPlan, AttachMode, Direction, EniPlan, Hook, IpType, LogMark, LogStatus, Record, Volume,
+    AgentPlan, AttachMode, Direction, EniPlan, Hook, IpType, LogMark, LogStatus, PATIENCE, Record,
+    Volume,
 };
-use flowlog_tests::lab::{
-    Family, FloodPlan, FrameSender, Namespace, VethPair, skip_unless_root, traffic, udp_flood,
-};
+use flowlog_tests::lab::{FrameSender, VethPair, skip_unless_root, traffic};
+use flowlog_tests::packets::build::etherparse_frame;
 use flowlog_tests::packets::oracle::{Oracle, Reading};
 use flowlog_tests::packets::{corpus, sequences};
 
-use crate::support::{LEFT, RIGHT, both_ends, quiet_up, start, stop_after, wire};
+use crate::support::{LEFT, RIGHT, both_ends, quiet_up, start, stats, stop_after, wire};
 
 const MTU: usize = 1500;
 const ETHERNET: usize = 14;
@@ -65,6 +66,7 @@ fn assert_equal(case: &str, ledger: &Ledger, expected: &Ledger) {
         .keys()
         .chain(expected.keys())
         .filter(|key| ledger.get(key) != expected.get(key))
+        .take(20)
         .map(|key| {
             format!(
                 "{key:?}: {:?}, not {:?}",
@@ -78,47 +80,95 @@ fn assert_equal(case: &str, ledger: &Ledger, expected: &Ledger) {
 
 /// The crafted frames that an ordinary device takes, fragments in their order.
 ///
-/// Left out are stacks of more tags than are read: at ingress the kernel has taken the outermost off before TC, but not before XDP.
+/// Two kinds are left out, for at ingress the kernel takes the outermost tag off before TC, but not before XDP: stacks of more tags
+/// than are read; and frames that end among their tags, some of which it drops there (net/core/skbuff.c, `skb_vlan_untag`).
 fn frames() -> Vec<Vec<u8>> {
+    let many_tags = |name: &str| name.starts_with("tags-five") || name.starts_with("tags-six");
     corpus()
         .into_iter()
-        .filter(|packet| {
-            !packet.name.starts_with("tags-five") && !packet.name.starts_with("tags-six")
-        })
+        .filter(|packet| !many_tags(&packet.name))
         .map(|packet| packet.frame)
         .chain(sequences().into_iter().flat_map(|sequence| sequence.frames))
         .filter(|frame| (ETHERNET..=MTU + ETHERNET).contains(&frame.len()))
+        .filter(|frame| !ends_among_tags(frame))
         .collect()
 }
 
-/// Sends all crafted frames, and gives how many of them are to be in records.
-fn send_frames(namespace: &Namespace, device: &str) -> u64 {
-    let mut sender = FrameSender::open(namespace, device).expect("a sender");
+/// Whether fewer than two octets follow the last tag that is there.
+fn ends_among_tags(frame: &[u8]) -> bool {
+    let mut offset = 12;
+    while let Some([0x81 | 0x91, 0] | [0x88, 0xa8]) = frame.get(offset..offset + 2) {
+        offset += 4;
+    }
+    offset > 12 && frame.len() < offset + 4
+}
+
+/// A sender that never has more packets under way than the shortest queue takes, so that none is refused: a refused frame passes
+/// egress twice.
+struct Sender<'p> {
+    pair: &'p VethPair,
+    sender: FrameSender,
+    sent: u64,
+    before: u64,
+}
+
+impl<'p> Sender<'p> {
+    /// A veth that polls has a ring of 256 packets.
+    const BATCH: u64 = 100;
+
+    fn new(pair: &'p VethPair) -> Self {
+        let left = pair.left();
+        Self {
+            pair,
+            sender: FrameSender::open(&left.namespace, &left.name).expect("a sender"),
+            sent: 0,
+            before: stats(pair.right()).rx_packets,
+        }
+    }
+
+    fn send(&mut self, frame: &[u8]) {
+        self.sender.send(frame).expect("sent");
+        self.sent += 1;
+        if self.sent.is_multiple_of(Self::BATCH) {
+            self.await_arrival();
+        }
+    }
+
+    fn await_arrival(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while stats(self.pair.right()).rx_packets - self.before < self.sent {
+            assert!(Instant::now() < deadline, "the right end misses frames");
+        }
+        assert_eq!(self.sender.refused(), 0);
+    }
+}
+
+/// Sends crafted frames and a little flood, and gives how many of their packets are to be in records.
+fn send_frames(pair: &VethPair) -> u64 {
+    let mut sender = Sender::new(pair);
     let mut oracle = Oracle::default();
     let mut counted = 0;
     for frame in frames() {
-        sender.send(&frame).expect("sent");
+        sender.send(&frame);
         counted += u64::from(oracle.read(&frame) != Reading::NotIp);
     }
+    for packet in 0..2000_u16 {
+        let mut frame = etherparse_frame(packet % 2 == 0, false, &[0; 18]);
+        // The last octet of the source address makes flows of them.
+        frame[29] = (packet / 2 % 50) as u8;
+        sender.send(&frame);
+        counted += 1;
+    }
+    sender.await_arrival();
     counted
 }
 
-/// Frames, floods and pings, from left to right.
+/// Frames and pings, from left to right.
 fn send_everything(pair: &VethPair) -> u64 {
     const PINGS: u16 = 20;
-    let (left, device) = (&pair.left().namespace, &pair.left().name);
-    let mut counted = send_frames(left, device);
-    for family in [Family::V4, Family::V6] {
-        let plan = FloodPlan {
-            packets: 20_000,
-            flows: 500,
-            family,
-            ..FloodPlan::default()
-        };
-        counted += udp_flood(left, device, &plan).expect("a flood").packets;
-    }
+    let mut counted = send_frames(pair);
     for (address, _) in &pair.right().addresses {
-        let answered = traffic::ping(left, *address, PINGS, 56).expect("pings");
+        let answered = traffic::ping(&pair.left().namespace, *address, PINGS, 56).expect("pings");
         assert_eq!(answered, PINGS);
         counted += u64::from(answered);
     }
@@ -180,15 +230,14 @@ fn what_one_end_sends_the_other_receives() {
     let pair = wire(MTU as u32);
     let agent = start(&both_ends(&pair));
     let sent = Volume {
-        packets: send_frames(&pair.left().namespace, &pair.left().name),
+        packets: send_frames(&pair),
         bytes: 0,
     };
-    eprintln!("DBG sent {sent:?}"); std::thread::sleep(std::time::Duration::from_millis(300));
-    let expected = [];
+    let expected = [(LEFT, Direction::Out, sent), (RIGHT, Direction::In, sent)];
     let records = stop_after(agent, &expected).records;
     let of = |eni: &str| {
         let mut ledger = ledger(&records);
-        ledger.retain(|key, _| key.eni == eni && key.status == LogStatus::Ok);
+        ledger.retain(|key, _| key.eni == eni);
         let anonymous = |(mut key, value): (Key, _)| {
             key.eni.clear();
             key.direction = None;
@@ -233,15 +282,10 @@ fn generic_xdp_gives_the_same_records() {
         agent
             .wait_for_log(LogMark::default(), named)
             .expect("the hook");
-        let (left, device) = (&pair.left().namespace, &pair.left().name);
-        let mut packets = send_frames(left, device);
-        let plan = FloodPlan {
-            packets: 20_000,
-            flows: 500,
-            ..FloodPlan::default()
+        let sent = Volume {
+            packets: send_frames(&pair),
+            bytes: 0,
         };
-        packets += udp_flood(left, device, &plan).expect("a flood").packets;
-        let sent = Volume { packets, bytes: 0 };
         let records = ledger(&stop_after(agent, &[(RIGHT, Direction::In, sent)]).records);
         let first = first.get_or_insert_with(|| records.clone());
         assert_equal(named, &records, first);

@@ -348,8 +348,8 @@ fn takes(
 }
 
 /// Whether a kernel may refuse to run a program on a frame: on one without a whole Ethernet header in any case; on one of which a
-/// part is to be outside the linear part before 6.18 (XDP) and 6.19 (TC); for TC also on one without a whole IP header, and on one
-/// over a page.
+/// part is to be outside the linear part (6.18 does so for XDP alone); for TC also on one without a whole IP header, and on one over
+/// a page.
 fn is_refused(program: TrialProgram, frame: &[u8], metadata: SkbMetadata) -> bool {
     let refused_by_tc = has_short_ip_header(frame) || frame.len() > MAX_LINEAR_FRAME;
     frame.len() < MIN_FRAME

@@ -21,6 +21,7 @@ use super::{
     chain::DeviceDirection,
     error::BpfError,
     object::{self, EGRESS, EniConstants, INGRESS, XDP},
+    sys,
 };
 use crate::config::{AttachMode, Position};
 
@@ -87,7 +88,10 @@ pub struct RunStats {
 
 enum Held {
     /// A BPF link, which its pin holds.
-    Link(PinnedLink),
+    Link {
+        link: PinnedLink,
+        pin: PathBuf,
+    },
     Filter(SchedClassifierLink),
 }
 
@@ -100,14 +104,18 @@ struct Attached {
 impl Attached {
     fn detach(self) -> Result<(), ProgramError> {
         match self.held {
-            Held::Link(link) => link.unpin().map(drop).map_err(ProgramError::IOError),
+            // A link that is only unpinned and closed ends some time later. A successor would count every packet a second time
+            // until then.
+            Held::Link { link, pin } => sys::link_detach(&pin)
+                .and(link.unpin().map(drop))
+                .map_err(ProgramError::IOError),
             Held::Filter(link) => aya::programs::Link::detach(link),
         }
     }
 
     fn leave(self) {
         match self.held {
-            Held::Link(link) => drop(link),
+            Held::Link { link, pin: _ } => drop(link),
             Held::Filter(link) => std::mem::forget(link),
         }
     }
@@ -252,9 +260,11 @@ impl Attaching<'_> {
         pin(self.pin_folder, self.target, what)
     }
 
-    fn remove_pins(&self, names: &[&str]) {
-        for name in names {
-            let _ = std::fs::remove_file(self.pin(name));
+    fn remove_links(&self, names: &[&str]) {
+        for pin in names.iter().map(|name| self.pin(name)) {
+            // Most often there is none.
+            let _ = sys::link_detach(&pin);
+            let _ = std::fs::remove_file(pin);
         }
     }
 
@@ -273,7 +283,7 @@ impl Attaching<'_> {
         let pin = self.pin(direction.as_str());
         if direction == DeviceDirection::Ingress {
             // A link of a previous agent at another hook would count everything a second time.
-            self.remove_pins(&["xdp-native", "xdp-generic"]);
+            self.remove_links(&["xdp-native", "xdp-generic"]);
         }
         if plan.mode != AttachMode::Clsact {
             match link::attach_tcx(
@@ -287,7 +297,7 @@ impl Attaching<'_> {
                     return Ok(Attached {
                         program: name,
                         hook: Hook::Tcx,
-                        held: Held::Link(link),
+                        held: Held::Link { link, pin },
                     });
                 }
                 Err(error) if plan.mode == AttachMode::Auto && tcx_is_missing(&error) => {
@@ -296,7 +306,7 @@ impl Attaching<'_> {
                 Err(error) => return Err(failed(name, target, "tcx", &error)),
             }
         }
-        self.remove_pins(&[direction.as_str()]);
+        self.remove_links(&[direction.as_str()]);
         self.clsact(program, name, direction)
             .map_err(|error| failed(name, target, "clsact", &error))
     }
@@ -336,7 +346,7 @@ impl Attaching<'_> {
                 failed(XDP, self.target, "xdp", error)
             }
         };
-        self.remove_pins(&[DeviceDirection::Ingress.as_str()]);
+        self.remove_links(&[DeviceDirection::Ingress.as_str()]);
         // A generic program that a previous agent has left stays generic.
         if !self.pin("xdp-generic").exists() {
             match self.xdp_in_mode(ebpf, XdpMode::Driver, "xdp-native") {
@@ -344,7 +354,10 @@ impl Attaching<'_> {
                     return Ok(Attached {
                         program: XDP,
                         hook: Hook::XdpNative,
-                        held: Held::Link(link),
+                        held: Held::Link {
+                            link,
+                            pin: self.pin("xdp-native"),
+                        },
                     });
                 }
                 Err(error) if is_busy(&error) => return Err(busy(&error)),
@@ -367,7 +380,10 @@ impl Attaching<'_> {
         Ok(Attached {
             program: XDP,
             hook: Hook::XdpGeneric,
-            held: Held::Link(link),
+            held: Held::Link {
+                link,
+                pin: self.pin("xdp-generic"),
+            },
         })
     }
 

@@ -1,6 +1,4 @@
-//! The newcomer's demo: its records, and that nothing is left of it.
-#![cfg(feature = "agent")]
-
+//! The demo's records, and its end.
 use std::{
     collections::BTreeSet,
     fs,
