@@ -191,7 +191,11 @@ impl Capture {
                 captured.device = device;
                 return;
             }
-            self.release(device.key, now);
+            if matches!(entry, Ok(Some(_))) {
+                self.hand_over(device.key, now);
+            } else {
+                self.release(device.key, now);
+            }
         }
         self.waiting.remove(&device.key);
         match entry {
@@ -300,6 +304,8 @@ impl Capture {
             }
             Err(reason) => {
                 tracing::warn!(eni = entry.eni.eni_id, device = device.name, retry = ?wait, "not captured: {reason}");
+                // If it was another ENI before, that one's programs are still on it.
+                self.take_off(&device);
                 self.waiting.insert(
                     device.key,
                     Waiting {
@@ -358,6 +364,28 @@ impl Capture {
         }
     }
 
+    /// Ends the capture of a device under one identity and leaves its programs, so that those of the next one can take their place
+    /// without a gap.
+    fn hand_over(&mut self, key: DeviceKey, now: Duration) {
+        if let Some(captured) = self.captured.remove(&key) {
+            captured.observer.leave();
+            self.slots.release(captured.slot, now);
+            tracing::info!(
+                eni = captured.entry.eni.eni_id,
+                device = captured.device.name,
+                "no longer captured"
+            );
+        }
+    }
+
+    /// Takes off a device whatever programs of ours are on it.
+    fn take_off(&self, device: &Device) {
+        // Where its namespace is gone, so is the device.
+        let _ = in_namespace(&device.namespace_ref(&self.namespaces), || {
+            bpf::remove_leftovers(&self.pin_folder, target(device));
+        });
+    }
+
     fn release(&mut self, key: DeviceKey, now: Duration) {
         let Some(captured) = self.captured.remove(&key) else {
             return;
@@ -404,9 +432,7 @@ impl Capture {
             .into_iter()
             .filter(|device| !self.captured.contains_key(&device.key))
         {
-            let _ = in_namespace(&device.namespace_ref(&self.namespaces), || {
-                bpf::remove_leftovers(&self.pin_folder, target(&device));
-            });
+            self.take_off(&device);
         }
         let kept: Vec<_> = self
             .captured

@@ -115,9 +115,10 @@ pub struct Volume {
 pub struct EniCounters {
     /// IP packets of flows for which the flow map had no room.
     pub map_full: Volume,
-    /// IP packets whose headers are cut short or contradict themselves.
+    /// IP packets whose headers are cut short or contradict themselves. Octets are those that are there from the network header on; of the
+    /// whole frame, where it ends before it says what it carries.
     pub unparsable: Volume,
-    /// Frames that are not IP: ARP, LLDP, … They are not part of a flow log.
+    /// Frames that are not IP: ARP, LLDP, … They are not part of a flow log. Octets are those of the whole frame.
     pub not_ip: Volume,
 }
 

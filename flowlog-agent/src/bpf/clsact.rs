@@ -1,7 +1,7 @@
 //! The clsact qdisc and its filters, asked and changed over netlink in the calling thread's network namespace.
 //!
-//! All functions here block; they are meant for the short-lived threads that enter a namespace.
-use std::io;
+//! All functions here block.
+use std::{io, panic, thread};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, pin_mut};
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcHeader, TcOption};
@@ -127,7 +127,18 @@ fn signed(device: u32) -> io::Result<i32> {
     i32::try_from(device).map_err(io::Error::other)
 }
 
-fn with_netlink<T>(f: impl AsyncFnOnce(Handle) -> io::Result<T>) -> io::Result<T> {
+/// In a thread of its own, which is in the caller's network namespace: the caller may be on a runtime, which must not be blocked on
+/// from within.
+fn with_netlink<T: Send>(f: impl AsyncFnOnce(Handle) -> io::Result<T> + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        scope
+            .spawn(|| on_new_runtime(f))
+            .join()
+            .unwrap_or_else(|payload| panic::resume_unwind(payload))
+    })
+}
+
+fn on_new_runtime<T>(f: impl AsyncFnOnce(Handle) -> io::Result<T>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;

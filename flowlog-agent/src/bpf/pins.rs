@@ -2,6 +2,7 @@
 use std::{fs, io, path::Path};
 
 use nix::{
+    fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
@@ -33,27 +34,25 @@ pub fn prepare(folder: &Path) -> Result<Pins, BpfError> {
         path: folder.to_owned(),
         source,
     };
-    if folder.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)).map_err(failed)? {
-        tracing::info!("mounting the BPF file system on {BPFFS}");
-        mount(
-            Some("bpf"),
-            BPFFS,
-            Some("bpf"),
-            MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
-            None::<&str>,
-        )
-        .map_err(|error| failed(error.into()))?;
-    }
-    // Looked at before anything is made, so that nothing is left in a wrong place.
-    let existing = folder.ancestors().find(|folder| folder.exists());
-    if !is_bpffs(existing.unwrap_or(folder)).map_err(failed)? {
-        return Err(failed(io::Error::other(
-            "it is not on a BPF file system (mount -t bpf)",
-        )));
+    if folder.starts_with(BPFFS) {
+        mount_if_needed().map_err(failed)?;
     }
     fs::create_dir_all(folder).map_err(failed)?;
     let empty = fs::read_dir(folder).map_err(failed)?.next().is_none();
     Ok(if empty { Pins::New } else { Pins::Left })
+}
+
+/// Two agents that start at once must not mount twice, for the second mount would hide the first one's pins: whoever has the folder's
+/// lock looks and mounts.
+fn mount_if_needed() -> io::Result<()> {
+    let folder = fs::File::open(BPFFS)?;
+    let _lock = Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    if is_bpffs(Path::new(BPFFS))? {
+        return Ok(());
+    }
+    tracing::info!("mounting the BPF file system on {BPFFS}");
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    Ok(mount(Some("bpf"), BPFFS, Some("bpf"), flags, None::<&str>)?)
 }
 
 /// Removes the pins and their folder; programs whose links were pinned come off their devices.

@@ -3,12 +3,14 @@ use std::{collections::BTreeSet, fs};
 
 use flowlog_agent::bpf::{DeviceDirection, chain};
 use flowlog_tests::{
-    agent::{AgentPlan, AttachMode, Direction, EniPlan, Hook, MatchPlan, Record, conserved},
+    agent::{AgentPlan, AttachMode, Direction, EniPlan, Hook, MatchPlan, conserved},
     lab::{Namespace, VethPair, VethPlan, skip_unless_root},
 };
 use nix::{net::if_::if_nametoindex, sys::signal::Signal};
 
-use crate::wire::{Wire, long_window, of, orderly, start, stop, unix_now};
+use crate::wire::{
+    Wire, assert_follow_each_other, long_window, of, orderly, start, stop, unix_now,
+};
 
 /// The TC programs of a device, both directions, as `ingress tcx flowlog_ingress`.
 pub(crate) fn chains(namespace: &Namespace, device: &str) -> Vec<String> {
@@ -152,16 +154,7 @@ fn windows_follow_each_other_without_gap_or_overlap_up_to_the_last() {
         .wait_for_records(flowlog_tests::agent::PATIENCE, |records| records.len() >= 3)
         .expect("three windows");
     let records = stop(&mut agent).records;
-    let labels: Vec<(u64, u64)> = of(&records, "eni-left")
-        .map(|record: &Record| (record.start, record.end))
-        .collect();
-    for pair in labels.windows(2) {
-        assert_eq!(pair[0].1, pair[1].0, "{labels:?}");
-    }
-    assert!(
-        labels.iter().all(|(start, end)| *end == start + 1),
-        "{labels:?}"
-    );
+    assert_follow_each_other(&of(&records, "eni-left").collect::<Vec<_>>());
 }
 
 /// Bits of include/uapi/linux/capability.h.

@@ -1,10 +1,15 @@
 //! Another inventory or configuration while the agent runs.
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use flowlog_tests::{
     agent::{
-        AgentPlan, Direction, EniPlan, FlowLogPlan, LogStatus, MatchPlan, Record, Resource, Volume,
-        conserved, volumes,
+        AgentPlan, AttachMode, Direction, EniPlan, FlowLogPlan, LogStatus, MatchPlan, Record,
+        Resource, Volume, conserved, volumes,
     },
     lab::skip_unless_root,
 };
@@ -274,4 +279,52 @@ fn a_namespace_that_the_agent_may_not_enter_is_reported_and_the_others_go_on() {
     sent += wire.flood(200, 10);
     let records = stop(&mut agent).records;
     conserved(&records, &[("eni-here", Direction::Out, sent)]);
+}
+
+#[test]
+fn a_change_of_identity_under_traffic_loses_no_packet_and_counts_none_twice() {
+    if skip_unless_root("a_change_of_identity_under_traffic_loses_no_packet_and_counts_none_twice")
+    {
+        return;
+    }
+    for attach in [AttachMode::Tcx, AttachMode::Clsact] {
+        let wire = Wire::new();
+        let [_, right] = wire.enis();
+        let plan = AgentPlan {
+            attach,
+            ..long_window([right.clone()])
+        };
+        let mut agent = start(&plan, &["eni-right"]);
+        let flooding = AtomicBool::new(true);
+        let sent = thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                let mut sent = wire.flood(1000, 10);
+                while flooding.load(Ordering::Relaxed) {
+                    sent += wire.flood(1000, 10);
+                }
+                sent
+            });
+            for vm in ["i-1", "i-2", "i-3"] {
+                let mark = agent.log_mark().expect("it runs");
+                let moved = EniPlan {
+                    vm_id: Some(vm.to_owned()),
+                    ..right.clone()
+                };
+                agent.replace_inventory([moved]).expect("written");
+                agent
+                    .wait_for_log(mark, " captured: ingress by ")
+                    .expect("captured anew");
+            }
+            flooding.store(false, Ordering::Relaxed);
+            flood.join().expect("the flood")
+        });
+        let records = stop(&mut agent).records;
+        conserved(&records, &[("eni-right", Direction::In, sent)]);
+        for vm in [None, Some("i-1"), Some("i-2"), Some("i-3")] {
+            assert!(
+                records.iter().any(|record| record.vm_id.as_deref() == vm),
+                "nothing under {vm:?}"
+            );
+        }
+    }
 }

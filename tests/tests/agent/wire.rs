@@ -120,6 +120,19 @@ pub(crate) fn of<'r>(records: &'r [Record], eni: &'r str) -> impl Iterator<Item 
     records.iter().filter(move |record| record.eni_id == eni)
 }
 
+/// Asserts that the windows of an ENI's only records follow each other without gap or overlap. A window that was closed late, on a
+/// busy machine, reaches farther than a second.
+#[track_caller]
+pub(crate) fn assert_follow_each_other(records: &[&Record]) {
+    for pair in records.windows(2) {
+        assert_eq!(pair[0].end, pair[1].start, "{pair:#?}");
+    }
+    assert!(
+        records.iter().all(|record| record.start < record.end),
+        "{records:#?}"
+    );
+}
+
 /// The wall clock, in Unix seconds.
 pub(crate) fn unix_now() -> u64 {
     SystemTime::now()

@@ -214,52 +214,89 @@ fn nothing_is_left_after_the_end() {
     }
 }
 
-#[test]
-fn killed_agents_filters_are_removed_by_the_next() {
-    if skip_unless_root("killed_agents_filters_are_removed_by_the_next") {
-        return;
-    }
-    for with_foreign in [false, true] {
-        let pair = wire(1500);
-        let foreign = with_foreign.then(|| Foreign::install(pair.right()));
-        let before = foreign.as_ref().map(Foreign::dump);
-        let plan = AgentPlan {
-            attach: AttachMode::Clsact,
+/// An agent of one kind is killed and one of another kind comes after it.
+fn killed_and_followed(from: (AttachMode, Hook), to: (AttachMode, Hook), with_foreign: bool) {
+    let case = format!("{from:?}, then {to:?}, foreign filters: {with_foreign}");
+    let pair = wire(1500);
+    let foreign = with_foreign.then(|| Foreign::install(pair.right()));
+    let dump = || foreign.as_ref().map(Foreign::dump);
+    let before = (dump(), link(pair.right()));
+    let plan = |(attach, hook)| {
+        let mut plan = AgentPlan {
+            attach,
             ..both_ends(&pair)
         };
-        let mut agent = start(&plan);
-        agent.kill().expect("the agent's end");
-        assert_eq!(
-            ours(&names(pair.right())),
-            2,
-            "clsact filters outlive their process"
-        );
+        for eni in &mut plan.enis {
+            eni.hook = hook;
+        }
+        plan
+    };
+    let mut agent = start(&plan(from));
+    agent.kill().expect("the agent's end");
+    let next = plan(to);
+    agent
+        .write_config(&agent.config_of(&next))
+        .expect("the configuration");
+    agent.replace_inventory(next.enis).expect("the inventory");
+    agent.restart().expect("another agent");
+    agent.wait_until_captured(&[LEFT, RIGHT]).expect("captured");
 
-        agent.restart().expect("another agent");
-        agent.wait_until_captured(&[LEFT, RIGHT]).expect("captured");
-        assert_eq!(
-            ours(&names(pair.left())),
-            2,
-            "foreign filters: {with_foreign}"
-        );
-        assert_eq!(
-            ours(&names(pair.right())),
-            2,
-            "foreign filters: {with_foreign}"
-        );
-        // The dead agent's pings would be counted twice.
-        let address = pair.right().addresses[0].0;
-        traffic::ping(&pair.left().namespace, address, 10, 56).expect("pings");
-        let crossed = Volume::received(&stats(pair.right()));
-        let expected = [
-            (RIGHT, Direction::In, crossed),
-            (RIGHT, Direction::Out, crossed),
-            (LEFT, Direction::In, crossed),
-            (LEFT, Direction::Out, crossed),
-        ];
-        conserved(&stop_after(agent, &expected).records, &expected);
-        assert_eq!(ours(&names(pair.left())) + ours(&names(pair.right())), 0);
-        assert_eq!(foreign.as_ref().map(Foreign::dump), before);
+    // What the dead agent left would count everything a second time.
+    let (left, address) = (&pair.left().namespace, pair.right().addresses[0].0);
+    assert_eq!(
+        traffic::ping(left, address, 10, 56).ok(),
+        Some(10),
+        "{case}"
+    );
+    let crossed = Volume {
+        packets: 10,
+        bytes: 10 * (20 + 8 + 56),
+    };
+    let expected = [
+        (RIGHT, Direction::In, crossed),
+        (RIGHT, Direction::Out, crossed),
+        (LEFT, Direction::In, crossed),
+        (LEFT, Direction::Out, crossed),
+    ];
+    let ours_there = usize::from(to.1 == Hook::Tc) + 1;
+    for end in [pair.left(), pair.right()] {
+        assert_eq!(ours(&names(end)), ours_there, "{case}: {:?}", names(end));
+    }
+    let outcome = stop_after(agent, &expected);
+    conserved(&outcome.records, &expected);
+    assert_eq!(
+        ours(&names(pair.left())) + ours(&names(pair.right())),
+        0,
+        "{case}"
+    );
+    assert_eq!((dump(), link(pair.right())), before, "{case}");
+    if !with_foreign {
+        let qdiscs = tc(&pair.right().namespace, "qdisc show");
+        assert!(!qdiscs.contains("clsact"), "{case}: {qdiscs}");
+    }
+}
+
+#[test]
+fn what_a_killed_agent_left_is_taken_over_or_removed() {
+    if skip_unless_root("what_a_killed_agent_left_is_taken_over_or_removed") {
+        return;
+    }
+    const TCX: (AttachMode, Hook) = (AttachMode::Tcx, Hook::Tc);
+    const CLSACT: (AttachMode, Hook) = (AttachMode::Clsact, Hook::Tc);
+    const XDP: (AttachMode, Hook) = (AttachMode::Tcx, Hook::Xdp);
+    for (from, to, with_foreign) in [
+        (CLSACT, CLSACT, false),
+        (CLSACT, CLSACT, true),
+        (CLSACT, TCX, false),
+        (CLSACT, TCX, true),
+        (CLSACT, XDP, false),
+        (TCX, TCX, false),
+        (TCX, CLSACT, false),
+        (TCX, XDP, false),
+        (XDP, TCX, false),
+        (XDP, XDP, false),
+    ] {
+        killed_and_followed(from, to, with_foreign);
     }
 }
 

@@ -65,10 +65,6 @@ pub(crate) fn stop_after(
             .expect("all packets in records");
     }
     let outcome = agent.stop().expect("the agent's end");
-    eprintln!(
-        "DBG {:?}",
-        flowlog_tests::agent::volumes(&outcome.records, |_| true)
-    );
     assert!(outcome.status.success(), "{}", outcome.stderr);
     outcome
 }

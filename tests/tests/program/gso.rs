@@ -342,7 +342,7 @@ fn whatever_is_said_of_segments_a_packet_counts() {
     }
     let rig = RefCell::new(rig_at_tc());
     let config = Config {
-        cases: 64,
+        cases: 32,
         failure_persistence: None,
         ..Config::default()
     };

@@ -11,6 +11,7 @@
 mod corpus;
 mod fragments;
 mod gso;
+mod gso_tunnel;
 mod layout;
 mod ledger;
 mod limits;

@@ -2,7 +2,7 @@
 use std::{fs, io, path::Path};
 
 use aya::programs::{
-    ProgramError, SchedClassifier, TcAttachType,
+    Link, ProgramError, SchedClassifier, TcAttachType,
     tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
 };
 
@@ -26,8 +26,10 @@ pub(super) fn attach(
                 "cannot mark the qdisc as ours: {error}"
             )))
         })?,
-        Err(TcError::AlreadyAttached) => {}
-        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        Err(TcError::AlreadyAttached) => must_be_clsact(target)?,
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
+            must_be_clsact(target)?;
+        }
         Err(error) => return Err(error.into()),
     }
     if let Some(link) = take_over(program, name, attach_type, direction, target) {
@@ -45,6 +47,16 @@ pub(super) fn attach(
         program.attach_with_options(target.name, attach_type, options(0))
     })?;
     program.take_link(id)
+}
+
+/// Refuses the older `ingress` qdisc, which has the same place: it takes filters for egress as well, and runs them at ingress.
+fn must_be_clsact(target: Target<'_>) -> Result<(), ProgramError> {
+    if clsact::exists(target.index)? {
+        return Ok(());
+    }
+    Err(ProgramError::IOError(io::Error::other(
+        "an ingress qdisc stands where the clsact qdisc would",
+    )))
 }
 
 /// Replaces the program in the filter that a previous agent has left.
@@ -68,15 +80,35 @@ fn take_over(
     replaced.inspect_err(|error| tracing::warn!(device = target.name, %error, "cannot take over a filter that an agent has left")).ok()
 }
 
-/// Takes filters off that a previous agent has left.
-pub(super) fn remove_leftovers(target: Target<'_>, names: [(DeviceDirection, &'static str); 2]) {
-    for (direction, name) in names {
-        if tc::qdisc_detach_program(target.name, direction.attach_type(), name).is_ok() {
-            tracing::info!(
-                device = target.name,
-                program = name,
-                "removed a filter that an agent had left"
-            );
+/// Takes off the filters of this name that a previous agent has left.
+pub(super) fn remove_left(name: &'static str, direction: DeviceDirection, target: Target<'_>) {
+    // Where there is no such qdisc, there are no filters.
+    for left in clsact::filters(target.index, direction)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|filter| filter.name.as_deref() == Some(name))
+    {
+        let handle = TcHandle::from(left.handle);
+        let removed = SchedClassifierLink::attached(
+            target.name,
+            direction.attach_type(),
+            left.priority,
+            handle,
+            None,
+        )
+        .map_err(ProgramError::from)
+        .and_then(Link::detach);
+        match removed {
+            Ok(()) => {
+                tracing::info!(
+                    device = target.name,
+                    program = name,
+                    "removed a filter that an agent had left"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(device = target.name, %error, "cannot remove a filter that an agent has left");
+            }
         }
     }
 }

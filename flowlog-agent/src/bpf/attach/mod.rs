@@ -231,21 +231,33 @@ impl Observer {
     }
 }
 
-/// Takes off a device what a previous agent has left there by clsact. Links are taken off by [`super::pins::remove_devices_but`].
+/// Takes off a device what was left there, by [`Observer::leave`] or by a previous agent.
 pub fn remove_leftovers(pin_folder: &Path, target: Target<'_>) {
-    filter::remove_leftovers(
+    remove_links(
+        pin_folder,
         target,
-        [
-            (DeviceDirection::Ingress, INGRESS),
-            (DeviceDirection::Egress, EGRESS),
-        ],
+        &["ingress", "egress", "xdp-native", "xdp-generic"],
     );
+    for (direction, name) in [
+        (DeviceDirection::Ingress, INGRESS),
+        (DeviceDirection::Egress, EGRESS),
+    ] {
+        filter::remove_left(name, direction, target);
+    }
     filter::remove_own_qdisc(target, &pin(pin_folder, target, "made-clsact"));
 }
 
 /// Where something of a device is pinned.
 fn pin(pin_folder: &Path, target: Target<'_>, what: &str) -> PathBuf {
     pin_folder.join(super::pins::device_prefix(target.namespace_inode, target.index) + what)
+}
+
+fn remove_links(pin_folder: &Path, target: Target<'_>, names: &[&str]) {
+    for pin in names.iter().map(|name| pin(pin_folder, target, name)) {
+        // Most often there is none.
+        let _ = sys::link_detach(&pin);
+        let _ = std::fs::remove_file(pin);
+    }
 }
 
 struct Attaching<'a> {
@@ -261,11 +273,7 @@ impl Attaching<'_> {
     }
 
     fn remove_links(&self, names: &[&str]) {
-        for pin in names.iter().map(|name| self.pin(name)) {
-            // Most often there is none.
-            let _ = sys::link_detach(&pin);
-            let _ = std::fs::remove_file(pin);
-        }
+        remove_links(self.pin_folder, self.target, names);
     }
 
     fn tc(
@@ -286,6 +294,10 @@ impl Attaching<'_> {
             self.remove_links(&["xdp-native", "xdp-generic"]);
         }
         if plan.mode != AttachMode::Clsact {
+            if !kernel_is_older_than_tcx() {
+                // So would a filter of a previous agent.
+                filter::remove_left(name, direction, target);
+            }
             match link::attach_tcx(
                 program,
                 direction.attach_type(),
@@ -347,6 +359,7 @@ impl Attaching<'_> {
             }
         };
         self.remove_links(&[DeviceDirection::Ingress.as_str()]);
+        filter::remove_left(INGRESS, DeviceDirection::Ingress, self.target);
         // A generic program that a previous agent has left stays generic.
         if !self.pin("xdp-generic").exists() {
             match self.xdp_in_mode(ebpf, XdpMode::Driver, "xdp-native") {
@@ -403,7 +416,11 @@ impl Attaching<'_> {
 fn tcx_is_missing(error: &ProgramError) -> bool {
     let refused = matches!(error, ProgramError::SyscallError(error)
         if matches!(error.io_error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)));
-    refused && KernelVersion::current().is_ok_and(|kernel| kernel < KernelVersion::new(6, 6, 0))
+    refused && kernel_is_older_than_tcx()
+}
+
+fn kernel_is_older_than_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|kernel| kernel < KernelVersion::new(6, 6, 0))
 }
 
 fn is_busy(error: &ProgramError) -> bool {

@@ -149,7 +149,7 @@ impl Agent {
         let _ = fs::remove_file(&output);
         let program = std::env::current_exe()?.with_file_name("flowlog-agent");
         let mut child = Command::new(&program)
-            .args(["run", "--window", "1h", "--config"])
+            .args(["run", "--window", "3600s", "--config"])
             .arg(folder.join("agent.toml"))
             .env("FLOWLOG_LOG", "info")
             .stderr(Stdio::piped())
