@@ -130,6 +130,9 @@ pub async fn run(config_path: &Path, options: &RunOptions) -> Result<(), AgentEr
     let config = Config::load(config_path)?;
     let inventory = load_inventory(&config.inventory)?;
     let lock = HostLock::take(&config.lock_file)?;
+    if let Err(error) = privileges::raise_file_limit() {
+        tracing::warn!("cannot raise the limit of open files (ulimit -n): {error}");
+    }
     let pin_folder = bpf::pin_folder(&config.pin_path);
     let left = pins::prepare(&pin_folder)?;
     let on_exit = config.on_exit;
@@ -200,6 +203,7 @@ impl Signals {
 enum Event {
     Device(DeviceEvent),
     HalfFull,
+    Overflow,
     WindowDue,
     RetryDue,
     InventoryChanged,
@@ -281,10 +285,11 @@ impl Agent {
             match self.next_event().await {
                 Event::Device(event) => self.device_event(event),
                 Event::HalfFull => self.drain(false)?,
+                Event::Overflow => self.capture.drainer().take_overflow(),
                 Event::WindowDue => self.drain(true)?,
                 Event::RetryDue => self.capture.retry(self.clock.now().monotonic),
                 Event::InventoryChanged => self.reload_inventory(),
-                Event::Reload => self.reload(),
+                Event::Reload => self.reload()?,
                 Event::Sink(SinkEvent::Written { flow_log, records }) => {
                     self.metrics.written(flow_log, records);
                 }
@@ -315,6 +320,7 @@ impl Agent {
             _ = self.signals.interrupt.recv() => Event::End("interrupted"),
             () = sleep(window_due) => Event::WindowDue,
             () = self.wake.wait() => Event::HalfFull,
+            () = self.capture.drainer().overflow() => Event::Overflow,
             event = self.discovery.next() => Event::Device(event),
             () = sleep(retry_due.unwrap_or_default()), if retry_due.is_some() => Event::RetryDue,
             _ = self.signals.hangup.recv() => Event::Reload,
@@ -338,10 +344,10 @@ impl Agent {
         }
     }
 
-    /// Drains the kernel into the open windows, and closes those whose time has come.
-    fn drain(&mut self, closing: bool) -> Result<(), AgentError> {
+    /// Drains the kernel into the open windows.
+    fn drain_kernel(&mut self, closing: bool) -> Result<(), AgentError> {
         let began = self.clock.now();
-        let drain = self.capture.drain(closing)?;
+        let drain = self.capture.drainer().drain(closing)?;
         self.metrics.drained(
             &drain,
             &self.capture,
@@ -353,6 +359,12 @@ impl Agent {
             self.capture
                 .remove_leftovers(self.discovery.devices().cloned());
         }
+        Ok(())
+    }
+
+    /// Drains the kernel into the open windows, and closes those whose time has come.
+    fn drain(&mut self, closing: bool) -> Result<(), AgentError> {
+        self.drain_kernel(closing)?;
         if closing {
             for (closed, is_longest) in self
                 .windows
@@ -387,14 +399,19 @@ impl Agent {
         if self.windows_left == Some(0) {
             return Ok(());
         }
-        let drain = self.capture.drain(true)?;
-        self.windows.add(&SharedDrain::from(drain.drained));
+        self.close_open_windows()
+    }
+
+    /// Closes all windows before their time. Others follow at once.
+    fn close_open_windows(&mut self) -> Result<(), AgentError> {
+        self.drain_kernel(true)?;
         for closed in self
             .windows
             .close_all(self.clock.now(), &self.capture.enis())
         {
             self.deliver(&Arc::new(closed));
         }
+        self.capture.all_windows_closed();
         Ok(())
     }
 
@@ -417,7 +434,7 @@ impl Agent {
         }
     }
 
-    fn reload(&mut self) {
+    fn reload(&mut self) -> Result<(), AgentError> {
         self.reload_inventory();
         match Config::load(&self.config_path) {
             Ok(config) => {
@@ -430,6 +447,10 @@ impl Agent {
                         "of the configuration, only the flow logs are taken over; the rest takes a restart"
                     );
                 }
+                if config.flow_logs != self.config.flow_logs {
+                    // What was captured until now is for the flow logs that there were, and not for those that come.
+                    self.close_open_windows()?;
+                }
                 self.config.flow_logs = config.flow_logs;
                 self.outputs = output::outputs(&self.config.flow_logs, &self.options.output);
                 self.windows.set_lengths(&self.outputs, self.clock.now());
@@ -437,6 +458,7 @@ impl Agent {
             }
             Err(error) => tracing::error!("{error}; the configuration stays as it was"),
         }
+        Ok(())
     }
 }
 

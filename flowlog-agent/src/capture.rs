@@ -1,7 +1,7 @@
 //! What is captured: the devices that are ENIs, the programs on them, and the counters that they share.
 use std::{
     collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -10,15 +10,16 @@ use flowlog_model::inventory::{self, DeviceIdentity, EniEntry, Inventory, Match,
 
 use crate::{
     bpf::{
-        self, AttachPlan, BpfError, Counters, EniConstants, Fill, Hook, Identities, MapSizes,
-        Observer, RunStats, Target, pins::Pins,
+        self, AttachPlan, BpfError, EniConstants, Fill, Hook, Identities, MapSizes, Observer,
+        Prepared, RunStats, Target, pins::Pins,
     },
     config::CaptureConfig,
     discovery::{Device, DeviceKey, HeldNamespace, in_namespace},
-    flows::{Flow, Run},
+    drain::Drainer,
+    kernel::Kernel,
     sizing::Sizing,
     slots::Slots,
-    store::{CapturedEnis, Drained},
+    store::CapturedEnis,
 };
 
 /// First wait before a device that could not be attached is tried again; it doubles up to [`RETRY_LONGEST`].
@@ -60,79 +61,12 @@ pub struct CapturedDevice {
     pub run_stats: [RunStats; 2],
 }
 
-/// The result of a drain.
-pub struct Drain {
-    /// What was counted.
-    pub drained: Drained,
-    /// How full the maps were.
-    pub fill: Fill,
-    /// Sizes of the maps that count now.
-    pub sizes: MapSizes,
-}
-
-/// What is in the kernel besides the programs.
-struct Kernel {
-    counters: Counters,
-    identities: Identities,
-    slots: Slots,
-}
-
-impl Kernel {
-    fn create(pin_folder: &Path, sizes: MapSizes) -> Result<Self, BpfError> {
-        Ok(Self {
-            counters: Counters::create(pin_folder, sizes)?,
-            identities: Identities::create(pin_folder)?,
-            slots: Slots::default(),
-        })
-    }
-
-    /// Takes over what a previous agent has left. What cannot be taken over is named as lost, and all is made anew.
-    fn take_over(pin_folder: &Path, sizes: MapSizes) -> Result<Self, BpfError> {
-        match Self::open(pin_folder, sizes) {
-            Ok(kernel) => {
-                tracing::info!("taking over the counters that the previous agent has left");
-                Ok(kernel)
-            }
-            Err(error) => {
-                tracing::error!(
-                    "what was counted since the previous agent's last window is lost, for it cannot be taken over: {error}"
-                );
-                bpf::pins::remove(pin_folder);
-                bpf::pins::prepare(pin_folder)?;
-                Self::create(pin_folder, sizes)
-            }
-        }
-    }
-
-    fn open(pin_folder: &Path, sizes: MapSizes) -> Result<Self, BpfError> {
-        let mut counters = Counters::take_over(pin_folder)?;
-        let identities = Identities::open(pin_folder)?;
-        let slots = Slots::restored(identities.all()?);
-        let still = counters.still_after_take_over();
-        let fill = counters.fill(&still)?;
-        if fill != Fill::default() {
-            tracing::error!(
-                flows = fill.v4 + fill.v6,
-                "the previous agent died while it drained these flows: whether they were written is not known, and they are not \
-                 written again"
-            );
-        }
-        counters.renew(still, sizes)?;
-        Ok(Self {
-            counters,
-            identities,
-            slots,
-        })
-    }
-}
-
 /// Captures devices.
 pub struct Capture {
     pin_folder: PathBuf,
     namespaces: PathBuf,
     plan: AttachPlan,
-    counters: Counters,
-    sizing: Sizing,
+    drainer: Drainer,
     slots: Slots,
     identities: Identities,
     inventory: Inventory,
@@ -155,16 +89,17 @@ impl Capture {
         inventory: Inventory,
     ) -> Result<Self, BpfError> {
         let sizing = Sizing::new(config.flow_map_min_entries, config.flow_map_max_entries);
+        let ring_bytes = config.overflow_ring_kib.saturating_mul(1024);
         let Kernel {
             counters,
             identities,
             slots,
         } = match left {
-            Pins::Left => Kernel::take_over(&pin_folder, sizing.sizes())?,
-            Pins::New => Kernel::create(&pin_folder, sizing.sizes())?,
+            Pins::Left => Kernel::take_over(&pin_folder, sizing.sizes(), ring_bytes)?,
+            Pins::New => Kernel::create(&pin_folder, sizing.sizes(), ring_bytes)?,
         };
         Ok(Self {
-            counters,
+            drainer: Drainer::new(counters, sizing, &pin_folder)?,
             identities,
             slots,
             plan: AttachPlan {
@@ -175,7 +110,6 @@ impl Capture {
             },
             pin_folder,
             namespaces,
-            sizing,
             inventory,
             captured: HashMap::new(),
             waiting: BTreeMap::new(),
@@ -342,7 +276,14 @@ impl Capture {
             xdp: entry.hook == inventory::Hook::Xdp,
             ..self.plan
         };
-        let attach = || Observer::attach(&self.pin_folder, constants, target(device), plan);
+        let prepared = match Prepared::new(&self.pin_folder, constants) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.slots.cancel(slot);
+                return Err(error.to_string());
+            }
+        };
+        let attach = || Observer::attach(prepared, target(device), plan);
         let attached =
             HeldNamespace::open(&device.namespace_ref(&self.namespaces)).and_then(|namespace| {
                 let observer = namespace.enter(attach)?;
@@ -442,43 +383,9 @@ impl Capture {
         bpf::pins::remove_devices_but(&self.pin_folder, &kept);
     }
 
-    /// Drains the counters: flips, reads the still generation, and makes it ready for the next flip.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's. They leave the counters in doubt, so that the agent must end.
-    pub fn drain(&mut self, window_closed: bool) -> Result<Drain, BpfError> {
-        let still = self.counters.flip()?;
-        let fill = self.counters.fill(&still)?;
-        let mut v4 = Vec::with_capacity(usize::try_from(fill.v4).unwrap_or(0));
-        self.counters.read_v4(&still, |keys, counters| {
-            v4.extend(
-                keys.iter()
-                    .zip(counters)
-                    .map(|(key, counters)| Flow::new(*key, counters)),
-            );
-        })?;
-        let mut v6 = Vec::with_capacity(usize::try_from(fill.v6).unwrap_or(0));
-        self.counters.read_v6(&still, |keys, counters| {
-            v6.extend(
-                keys.iter()
-                    .zip(counters)
-                    .map(|(key, counters)| Flow::new(*key, counters)),
-            );
-        })?;
-        let enis = self.counters.read_enis(&still)?;
-        let sizes = self.sizing.drained(fill, window_closed);
-        self.counters.renew(still, sizes)?;
-        let drained = Drained {
-            v4: Run::from_distinct(v4),
-            v6: Run::from_distinct(v6),
-            enis,
-        };
-        Ok(Drain {
-            drained,
-            fill,
-            sizes: self.counters.sizes_of_active(),
-        })
+    /// The counters.
+    pub fn drainer(&mut self) -> &mut Drainer {
+        &mut self.drainer
     }
 
     /// How full the active maps are, and their sizes.
@@ -487,10 +394,7 @@ impl Capture {
     ///
     /// The kernel's.
     pub fn fill(&self) -> Result<(Fill, MapSizes), BpfError> {
-        Ok((
-            self.counters.fill_of_active()?,
-            self.counters.sizes_of_active(),
-        ))
+        self.drainer.fill()
     }
 
     /// The ENIs, as they are captured or were in the open windows.

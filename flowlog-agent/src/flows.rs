@@ -83,10 +83,30 @@ impl<K: FlowKey> Run<K> {
         Self(flows)
     }
 
+    /// Sorts flows and adds those of the same key together.
+    #[must_use]
+    pub fn from_any(mut flows: Vec<Flow<K>>) -> Self {
+        flows.sort_unstable_by_key(|flow| flow.key);
+        flows.dedup_by(|later, first| {
+            let same = later.key == first.key;
+            if same {
+                first.absorb(later);
+            }
+            same
+        });
+        Self(flows)
+    }
+
     /// The flows.
     #[must_use]
     pub fn flows(&self) -> &[Flow<K>] {
         &self.0
+    }
+
+    /// The flows, to be added to.
+    #[must_use]
+    pub fn into_flows(self) -> Vec<Flow<K>> {
+        self.0
     }
 
     /// Adds the flows of `newer`. No more than `limit` flows are kept: those that have no place are given to `skip`, each once,
@@ -217,6 +237,13 @@ mod tests {
             let runs: Vec<_> = maps.iter().map(run).collect();
             let merged: Vec<_> = merge(&runs).map(|f| (f.key.eni, f.packets)).collect();
             prop_assert_eq!(merged, expected.into_iter().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn flows_of_any_order_and_number_add_up_by_key(maps in runs()) {
+            let flows = maps.iter().flatten().map(|(eni, packets)| flow(*eni, *packets)).collect();
+            let runs: Vec<_> = maps.iter().map(run).collect();
+            prop_assert_eq!(Run::from_any(flows).into_flows(), merge(&runs).collect::<Vec<_>>());
         }
 
         #[test]

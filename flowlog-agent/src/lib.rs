@@ -2,7 +2,7 @@
 //! records, window by window.
 //!
 //! Data flows through the modules in this order: [`discovery`] (devices) → [`capture`] (programs and counters, by way of [`bpf`]) →
-//! [`flows`] and [`store`] (drained flows, by window) → [`route`] (records of a flow log) → [`sink`]. [`agent`] is the loop that
+//! [`drain`], [`flows`] and [`store`] (drained flows, by window) → [`route`] (records of a flow log) → [`sink`]. [`agent`] is the loop that
 //! drives them.
 
 pub mod agent;
@@ -12,8 +12,10 @@ mod check;
 pub mod cli;
 pub mod config;
 pub mod discovery;
+pub mod drain;
 pub mod flows;
 mod interfaces;
+mod kernel;
 mod lock;
 pub mod metrics;
 pub mod output;
@@ -22,7 +24,7 @@ mod readiness;
 mod report;
 pub mod route;
 mod sink;
-mod sizing;
+pub mod sizing;
 pub mod slots;
 pub mod store;
 mod watch;

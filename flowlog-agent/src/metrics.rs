@@ -27,7 +27,8 @@ use tokio::{
 
 use crate::{
     bpf::{Fill, MapSizes},
-    capture::{Capture, Drain},
+    capture::Capture,
+    drain::Drain,
     flows::{Flow, FlowKey},
     store::Drained,
 };
@@ -80,6 +81,7 @@ pub struct Metrics {
     program_seconds: Family<ProgramLabels, Gauge<f64, AtomicU64>>,
     drain_seconds: Histogram,
     early_drains: Counter,
+    overflowed: Counter,
     windows: Counter,
     records: Family<FlowLogLabels, Counter>,
     enis_captured: Gauge,
@@ -102,6 +104,7 @@ impl Metrics {
             // From a millisecond to half a minute.
             drain_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             early_drains: Counter::default(),
+            overflowed: Counter::default(),
             windows: Counter::default(),
             records: Family::default(),
             enis_captured: Gauge::default(),
@@ -157,6 +160,11 @@ impl Metrics {
             "Drains because a flow map was half full",
             metrics.early_drains.clone(),
         );
+        r.register(
+            "packets_overflowed",
+            "Packets that had no room in a flow map and came to their flows by the overflow ring",
+            metrics.overflowed.clone(),
+        );
         r.register("windows", "Capture windows closed", metrics.windows.clone());
         r.register(
             "records",
@@ -185,6 +193,7 @@ impl Metrics {
         if early {
             self.early_drains.inc();
         }
+        self.overflowed.inc_by(drain.overflowed);
         let enis = capture.enis();
         let eni = |slot: u32| Some(enis.by_slot.get(slot as usize)?.as_ref()?.eni.as_ref());
         let Drained {

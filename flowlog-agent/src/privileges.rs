@@ -1,5 +1,8 @@
 //! Privileges: what is not needed after the start is given up for good.
+use std::io;
+
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 
 /// A privilege could not be given up.
@@ -20,6 +23,17 @@ pub(crate) fn needed(named_namespaces: bool) -> CapsHashSet {
         needed.insert(Capability::CAP_SYS_ADMIN);
     }
     needed
+}
+
+/// Lets this process hold as many files open as it may: each ENI takes about a dozen, and the usual limit of 1,024, meant for
+/// programs that use `select`, would be reached with some 75 ENIs.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(crate) fn raise_file_limit() -> io::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
 }
 
 /// Those of `needed` that this process does not have.

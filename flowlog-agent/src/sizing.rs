@@ -6,7 +6,7 @@ const SHRINK_AFTER: u32 = 8;
 
 /// Follows the traffic.
 #[derive(Clone, Debug)]
-pub(crate) struct Sizing {
+pub struct Sizing {
     min: u32,
     max: u32,
     v4: Family,
@@ -24,7 +24,7 @@ struct Family {
 impl Sizing {
     /// Between `min` and `max` entries for each map.
     #[must_use]
-    pub(crate) fn new(min: u32, max: u32) -> Self {
+    pub fn new(min: u32, max: u32) -> Self {
         let family = Family {
             entries: min,
             quiet_windows: 0,
@@ -40,7 +40,7 @@ impl Sizing {
 
     /// The sizes now.
     #[must_use]
-    pub(crate) fn sizes(&self) -> MapSizes {
+    pub fn sizes(&self) -> MapSizes {
         MapSizes {
             v4: self.v4.entries,
             v6: self.v6.entries,
@@ -48,7 +48,7 @@ impl Sizing {
     }
 
     /// Takes note of how full a generation was when it was drained, and gives the sizes for its successor.
-    pub(crate) fn drained(&mut self, fill: Fill, window_closed: bool) -> MapSizes {
+    pub fn drained(&mut self, fill: Fill, window_closed: bool) -> MapSizes {
         self.v4.drained(fill.v4, window_closed, self.min, self.max);
         self.v6.drained(fill.v6, window_closed, self.min, self.max);
         self.sizes()

@@ -87,9 +87,14 @@ impl Schedule {
         Some(closed)
     }
 
-    /// Closes the open window before its time, for good.
-    #[must_use]
-    pub fn close_now(&self, now: Now) -> Window {
+    /// Closes the open window before its time. The next one begins where this one ends.
+    pub fn cut(&mut self, now: Now) -> Window {
+        let closed = self.cut_at(now);
+        self.open_next(closed.end, now);
+        closed
+    }
+
+    fn cut_at(&self, now: Now) -> Window {
         // A second that has begun belongs to the window; one that lies before its start is a wall clock set back.
         let reached = now.wall.as_secs() + u64::from(now.wall.subsec_nanos() > 0);
         Window {
@@ -195,31 +200,55 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_a_window_closed_early_begins_at_its_end_and_is_aligned() {
+        let mut schedule = Schedule::start(60, at(1_000_030_500, 500));
+        let cut = Window {
+            start: 1_000_030,
+            end: 1_000_036,
+        };
+        assert_eq!(schedule.cut(at(1_000_035_500, 5500)), cut);
+        let next = Window {
+            start: 1_000_036,
+            end: 1_000_080,
+        };
+        assert_eq!(schedule.open(), next);
+        assert_eq!(schedule.deadline(), Duration::from_millis(5500 + 44_500));
+        // In the last second of a window the next one is a whole one.
+        assert_eq!(schedule.cut(at(1_000_079_500, 49_500)), next);
+        let whole = Window {
+            start: 1_000_080,
+            end: 1_000_140,
+        };
+        assert_eq!(schedule.open(), whole);
+        assert_eq!(schedule.deadline(), Duration::from_millis(49_500 + 60_000));
+    }
+
+    #[test]
     fn a_window_closed_early_ends_where_it_was_closed() {
         let schedule = Schedule::start(600, at(1_200_000, 0));
         assert_eq!(
-            schedule.close_now(at(1_234_500, 34_500)),
+            schedule.cut_at(at(1_234_500, 34_500)),
             Window {
                 start: 1_200,
                 end: 1_235
             }
         );
         assert_eq!(
-            schedule.close_now(at(1_200_000, 0)),
+            schedule.cut_at(at(1_200_000, 0)),
             Window {
                 start: 1_200,
                 end: 1_201
             }
         );
         assert_eq!(
-            schedule.close_now(at(5_000, 0)),
+            schedule.cut_at(at(5_000, 0)),
             Window {
                 start: 1_200,
                 end: 1_201
             }
         );
         assert_eq!(
-            schedule.close_now(at(9_999_000, 0)),
+            schedule.cut_at(at(9_999_000, 0)),
             Window {
                 start: 1_200,
                 end: 1_800

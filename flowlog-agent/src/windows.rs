@@ -101,16 +101,14 @@ impl Windows {
             .collect()
     }
 
-    /// Closes all windows before their time.
+    /// Closes all windows before their time, and opens the next ones.
     pub(crate) fn close_all(&mut self, now: Now, captured: &CapturedEnis) -> Vec<Closed> {
         self.series
             .iter_mut()
             .map(|series| {
-                series.close(
-                    series.schedule.close_now(now),
-                    series.schedule.opened(),
-                    captured,
-                )
+                let opened = series.schedule.opened();
+                let label = series.schedule.cut(now);
+                series.close(label, opened, captured)
             })
             .collect()
     }
@@ -123,5 +121,118 @@ impl Series {
             length_seconds: self.schedule.length_seconds(),
             window: Arc::new(window),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        flows::{Flow, Run},
+        output::{OutputOptions, outputs},
+        store::Drained,
+    };
+    use flowlog_common::{FlowCounters, FlowKeyV4};
+
+    fn outputs_with(lengths: &[&str]) -> Vec<Arc<Output>> {
+        let flow_logs: String = lengths
+            .iter()
+            .map(|length| {
+                format!(
+                    "[[flow-log]]\nname = \"of-{length}\"\nresource-type = \"VPC\"\nresource-id = \"vpc\"\n\
+                     window = \"{length}\"\ndestination = {{ type = \"stdout\" }}\n"
+                )
+            })
+            .collect();
+        let text = format!("inventory = \"inventory.toml\"\n{flow_logs}");
+        let config = Config::parse(&text, "agent.toml").unwrap();
+        outputs(&config.flow_logs, &OutputOptions::default())
+    }
+
+    fn at(wall_seconds: u64) -> Now {
+        Now {
+            wall: Duration::from_secs(wall_seconds),
+            monotonic: Duration::from_secs(wall_seconds - 1_000_000),
+        }
+    }
+
+    fn packets(packets: u64) -> SharedDrain {
+        let counters = FlowCounters {
+            packets,
+            bytes: packets * 100,
+            tcp_flags: 0,
+        };
+        let flow = Flow::new(FlowKeyV4::default(), &counters);
+        SharedDrain::from(Drained {
+            v4: Run::from_distinct(vec![flow]),
+            ..Drained::default()
+        })
+    }
+
+    /// Length, label and packets of closed windows.
+    fn told(closed: &[Closed]) -> Vec<(u64, u64, u64, u64)> {
+        closed
+            .iter()
+            .map(
+                |Closed {
+                     length_seconds,
+                     window,
+                 }| {
+                    let packets = window.v4().map(|flow| flow.packets).sum();
+                    (
+                        *length_seconds,
+                        window.window.start,
+                        window.window.end,
+                        packets,
+                    )
+                },
+            )
+            .collect()
+    }
+
+    fn close_due(windows: &mut Windows, now: Now) -> (Vec<(u64, u64, u64, u64)>, bool) {
+        let (closed, longest): (Vec<Closed>, Vec<bool>) = windows
+            .close_due(now, &CapturedEnis::default())
+            .into_iter()
+            .unzip();
+        (told(&closed), longest.contains(&true))
+    }
+
+    #[test]
+    fn each_length_has_windows_of_its_own_with_all_that_was_drained_in_them() {
+        let mut windows = Windows::new(&outputs_with(&["5m", "1m"]), 10, at(1_000_090));
+        assert_eq!(windows.shortest_seconds(), 60);
+        assert_eq!(windows.next_deadline(), Duration::from_secs(140));
+        windows.add(&packets(5));
+        let due = close_due(&mut windows, at(1_000_140));
+        assert_eq!(due, (vec![(60, 1_000_090, 1_000_140, 5)], false));
+        windows.add(&packets(7));
+        let due = close_due(&mut windows, at(1_000_200));
+        let both = vec![
+            (60, 1_000_140, 1_000_200, 7),
+            (300, 1_000_090, 1_000_200, 12),
+        ];
+        assert_eq!(due, (both, true));
+    }
+
+    #[test]
+    fn windows_closed_before_their_time_have_what_was_drained_and_their_successors_have_not() {
+        let mut windows = Windows::new(&outputs_with(&["1m", "5m"]), 10, at(1_000_090));
+        windows.add(&packets(5));
+        let closed = windows.close_all(at(1_000_100), &CapturedEnis::default());
+        let both = [
+            (60, 1_000_090, 1_000_100, 5),
+            (300, 1_000_090, 1_000_100, 5),
+        ];
+        assert_eq!(told(&closed), both);
+        windows.set_lengths(&outputs_with(&["5m", "10m"]), at(1_000_100));
+        windows.add(&packets(7));
+        let due = close_due(&mut windows, at(1_000_200));
+        let both = vec![
+            (300, 1_000_100, 1_000_200, 7),
+            (600, 1_000_100, 1_000_200, 7),
+        ];
+        assert_eq!(due, (both, true));
     }
 }

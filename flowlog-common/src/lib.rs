@@ -24,6 +24,9 @@ pub const MAX_FRAGMENTED_DATAGRAMS: u32 = 8192;
 /// Size of the ring that wakes user space when a flow map passes half full, in bytes.
 pub const WAKE_RING_BYTES: u32 = 4096;
 
+/// Size of each ring in which packets wait that had no room in a flow map, in bytes, unless user space chooses another.
+pub const OVERFLOW_RING_BYTES: u32 = 8 << 20;
+
 /// `in`: towards the ENI's owner (the VM).
 pub const DIRECTION_IN: u8 = 0;
 /// `out`: away from the ENI's owner.
@@ -99,6 +102,24 @@ pub struct FlowCounters {
     pub tcp_flags: u64,
 }
 
+/// A packet for whose flow the flow map had no room; it waits in a ring for user space.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overflow<K> {
+    /// The generation that was active.
+    pub generation: u32,
+    /// TCP flags as in its header.
+    pub tcp_flags: u32,
+    /// Packets as on the wire.
+    pub packets: u64,
+    /// Octets of the IP datagrams.
+    pub bytes: u64,
+    /// Its flow.
+    pub key: K,
+    /// Always 0: makes the size a multiple of 8.
+    pub reserved: u32,
+}
+
 /// Packets and octets.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,7 +134,7 @@ pub struct Volume {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EniCounters {
-    /// IP packets of flows for which the flow map had no room.
+    /// IP packets for which neither the flow map nor the overflow ring had room.
     pub map_full: Volume,
     /// IP packets whose headers are cut short or contradict themselves. Octets are those that are there from the network header on; of the
     /// whole frame, where it ends before it says what it carries.
@@ -199,4 +220,6 @@ assert_layout! {
     Occupancy: 64, 8;
     FragmentKey: 44, 4;
     FragmentPorts: 8, 1;
+    Overflow<FlowKeyV4>: 48, 8;
+    Overflow<FlowKeyV6>: 72, 8;
 }

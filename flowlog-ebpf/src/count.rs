@@ -1,11 +1,16 @@
 //! Counting: every IP packet ends in exactly one flow, or in the ENI's counters of what is in none.
 use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::ArrayOfMaps};
-use flowlog_common::{EniCounters, FAMILY_V4, FAMILY_V6, FlowCounters, GENERATIONS, Volume};
+use flowlog_common::{
+    EniCounters, FAMILY_V4, FAMILY_V6, FlowCounters, GENERATIONS, Overflow, Volume,
+};
 
 use crate::{
     atomic, eni, ipv4, ipv6,
     link::{self, Network},
-    maps::{ACTIVE, ENIS, FLOWS_V4, FLOWS_V6, Flows, OCCUPANCY, WAKE},
+    maps::{
+        ACTIVE, ENIS, FLOWS_V4, FLOWS_V6, Flows, OCCUPANCY, OVERFLOW_V4, OVERFLOW_V6, OverflowRing,
+        WAKE,
+    },
     packet::Packet,
 };
 
@@ -29,6 +34,7 @@ pub fn packet<P: Packet>(packet: &P, direction: u8) {
         Some(Network::V4(offset)) => match ipv4::read(packet, offset, zero, direction) {
             Some(counted) => counted.add(
                 &FLOWS_V4,
+                &OVERFLOW_V4,
                 Place {
                     generation,
                     family: FAMILY_V4,
@@ -40,6 +46,7 @@ pub fn packet<P: Packet>(packet: &P, direction: u8) {
         Some(Network::V6(offset)) => match ipv6::read(packet, offset, zero, direction) {
             Some(counted) => counted.add(
                 &FLOWS_V6,
+                &OVERFLOW_V6,
                 Place {
                     generation,
                     family: FAMILY_V6,
@@ -93,9 +100,14 @@ struct Place {
 
 impl<K> Counted<K> {
     #[inline(always)]
-    fn add<F>(&self, flows: &ArrayOfMaps<Flows<F>, GENERATIONS>, place: Place)
-    where
+    fn add<F>(
+        &self,
+        flows: &ArrayOfMaps<Flows<F>, GENERATIONS>,
+        overflow: &OverflowRing<F>,
+        place: Place,
+    ) where
         K: AsRef<F>,
+        F: Copy,
     {
         let Some(map) = flows.get(place.generation) else {
             return self.map_full(&place);
@@ -115,7 +127,23 @@ impl<K> Counted<K> {
         // Another CPU was first with this flow, or there is no room.
         match map.get_ptr_mut(key) {
             Some(counters) => self.add_to(counters),
-            None => self.map_full(&place),
+            None => self.overflow(overflow, *key, &place),
+        }
+    }
+
+    /// User space adds the packet to its flow; where the ring is full too, it is counted aside.
+    #[inline(always)]
+    fn overflow<F: Copy>(&self, ring: &OverflowRing<F>, key: F, place: &Place) {
+        let packet = Overflow {
+            generation: place.generation,
+            tcp_flags: u32::from(self.tcp_flags),
+            packets: self.volume.packets,
+            bytes: self.volume.bytes,
+            key,
+            reserved: 0,
+        };
+        if ring.output(packet, 0).is_err() {
+            self.map_full(place);
         }
     }
 

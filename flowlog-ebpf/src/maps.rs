@@ -8,7 +8,8 @@ use aya_ebpf::{
 };
 use flowlog_common::{
     Active, EniCounters, FAMILIES, FlowCounters, FlowKeyV4, FlowKeyV6, FragmentKey, FragmentPorts,
-    GENERATIONS, MAX_ENIS, MAX_FRAGMENTED_DATAGRAMS, Occupancy, WAKE_RING_BYTES,
+    GENERATIONS, MAX_ENIS, MAX_FRAGMENTED_DATAGRAMS, OVERFLOW_RING_BYTES, Occupancy, Overflow,
+    WAKE_RING_BYTES,
 };
 
 /// A flow map of one generation. User space makes the real ones, of a size that follows the traffic.
@@ -16,6 +17,9 @@ pub type Flows<K> = HashMap<K, FlowCounters, 1>;
 
 /// What is in no flow, by ENI and direction, of one generation.
 pub type Enis = Array<EniCounters, { MAX_ENIS as usize * 2 }>;
+
+/// Packets that wait for user space.
+pub type OverflowRing<K> = RingBuf<Overflow<K>, { OVERFLOW_RING_BYTES as usize }>;
 
 /// The active generation.
 #[btf_map]
@@ -40,6 +44,14 @@ pub static OCCUPANCY: Array<Occupancy, { GENERATIONS * FAMILIES }> = Array::new(
 /// Tells user space that a flow map has passed half full.
 #[btf_map]
 pub static WAKE: RingBuf<u64, { WAKE_RING_BYTES as usize }> = RingBuf::new();
+
+/// Packets for whose IPv4 flow the flow map had no room. User space adds them to the flows that it reads.
+#[btf_map]
+pub static OVERFLOW_V4: OverflowRing<FlowKeyV4> = OverflowRing::new();
+
+/// Likewise, of IPv6.
+#[btf_map]
+pub static OVERFLOW_V6: OverflowRing<FlowKeyV6> = OverflowRing::new();
 
 /// First fragments, for the ports of the later ones. It may forget: a later fragment is then counted with ports 0.
 #[btf_map]

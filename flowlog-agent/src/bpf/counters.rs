@@ -10,7 +10,7 @@ use std::{
 
 use flowlog_common::{
     Active, EniCounters, FAMILIES, FlowCounters, FlowKeyV4, FlowKeyV6, GENERATIONS, MAX_ENIS,
-    Occupancy,
+    OVERFLOW_RING_BYTES, Occupancy,
 };
 
 use super::{
@@ -18,6 +18,10 @@ use super::{
     object::{self, EniConstants},
     sys::{self, BatchReader},
 };
+
+/// Bounds of an overflow ring: a page of most machines, and what still leaves memory for others.
+const SMALLEST_RING_BYTES: u32 = 4096;
+const LARGEST_RING_BYTES: u32 = 1 << 30;
 
 /// Elements that are read by one system call.
 const BATCH: usize = 8192;
@@ -52,6 +56,14 @@ struct Generation {
 #[derive(Debug)]
 pub struct Still(usize);
 
+impl Still {
+    /// Which of the two it is.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.0
+    }
+}
+
 /// The counters.
 pub struct Counters {
     active_map: OwnedFd,
@@ -70,7 +82,27 @@ impl Counters {
     ///
     /// The kernel's: no CAP_BPF, no room.
     pub fn create(pin_folder: &Path, sizes: MapSizes) -> Result<Self, BpfError> {
-        drop(object::load(pin_folder, EniConstants::default())?);
+        Self::create_with_rings(pin_folder, sizes, OVERFLOW_RING_BYTES)
+    }
+
+    /// Likewise, with overflow rings of `ring_bytes` each, which are rounded up to a power of two and a page.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn create_with_rings(
+        pin_folder: &Path,
+        sizes: MapSizes,
+        ring_bytes: u32,
+    ) -> Result<Self, BpfError> {
+        let ring_bytes = ring_bytes
+            .clamp(SMALLEST_RING_BYTES, LARGEST_RING_BYTES)
+            .next_power_of_two();
+        drop(object::load_with_rings(
+            pin_folder,
+            EniConstants::default(),
+            ring_bytes,
+        )?);
         let open = |name: &str| {
             sys::obj_get(&pin_folder.join(name))
                 .map_err(BpfError::map(format!("open the map {name}")))

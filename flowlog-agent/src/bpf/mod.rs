@@ -12,15 +12,17 @@ mod error;
 pub mod floor;
 mod identities;
 mod object;
+mod overflow;
 pub mod pins;
 mod sys;
 pub mod trial;
 mod wake;
 
-pub use attach::{AttachPlan, Hook, Observer, RunStats, Target, remove_leftovers};
+pub use attach::{AttachPlan, Hook, Observer, Prepared, RunStats, Target, remove_leftovers};
 pub use chain::{ChainEntry, DeviceDirection, chain, program_name};
 pub use counters::{Counters, Fill, MapSizes, Still};
 pub use error::BpfError;
 pub use identities::Identities;
 pub use object::{EniConstants, pin_folder};
+pub use overflow::OverflowRings;
 pub use wake::Wake;

@@ -5,21 +5,28 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{SchedClassifier, Xdp},
 };
-use flowlog_common::ABI_VERSION;
+use flowlog_common::{ABI_VERSION, OVERFLOW_RING_BYTES};
 
 use super::error::BpfError;
 
 /// The programs, as `build.rs` compiled them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowlog-ebpf.o"));
 
+/// Names of the overflow rings.
+pub(super) const OVERFLOW_V4: &str = "OVERFLOW_V4";
+/// See [`OVERFLOW_V4`].
+pub(super) const OVERFLOW_V6: &str = "OVERFLOW_V6";
+
 /// The maps that all ENIs share.
-pub(super) const SHARED_MAPS: [&str; 7] = [
+const SHARED_MAPS: [&str; 9] = [
     "ACTIVE",
     "FLOWS_V4",
     "FLOWS_V6",
     "ENIS",
     "OCCUPANCY",
     "WAKE",
+    OVERFLOW_V4,
+    OVERFLOW_V6,
     "FRAGMENTS",
 ];
 
@@ -51,6 +58,15 @@ pub fn pin_folder(pin_path: &Path) -> PathBuf {
 
 /// Loads the object: makes and pins the shared maps where they are not, and readies the programs for one ENI.
 pub(super) fn load(pin_folder: &Path, constants: EniConstants) -> Result<Ebpf, BpfError> {
+    load_with_rings(pin_folder, constants, OVERFLOW_RING_BYTES)
+}
+
+/// Likewise; the overflow rings, if they are not there, are made of `ring_bytes` each, a power of two and a multiple of the page size.
+pub(super) fn load_with_rings(
+    pin_folder: &Path,
+    constants: EniConstants,
+    ring_bytes: u32,
+) -> Result<Ebpf, BpfError> {
     let host_side = u8::from(constants.host_side);
     let ethernet = u8::from(constants.ethernet);
     let pins = SHARED_MAPS.map(|name| (name, pin_folder.join(name)));
@@ -61,6 +77,8 @@ pub(super) fn load(pin_folder: &Path, constants: EniConstants) -> Result<Ebpf, B
         loader.map_pin_path(name, path.as_path());
     }
     loader
+        .map_max_entries(OVERFLOW_V4, ring_bytes)
+        .map_max_entries(OVERFLOW_V6, ring_bytes)
         .override_global("ENI", &constants.slot, true)
         .override_global("HOST_SIDE", &host_side, true)
         .override_global("ETHERNET", &ethernet, true)

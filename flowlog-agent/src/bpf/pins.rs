@@ -37,6 +37,13 @@ pub fn prepare(folder: &Path) -> Result<Pins, BpfError> {
     if folder.starts_with(BPFFS) {
         mount_if_needed().map_err(failed)?;
     }
+    // Looked at before anything is made, so that nothing is left in a wrong place.
+    let existing = folder.ancestors().find(|folder| folder.exists());
+    if !is_bpffs(existing.unwrap_or(folder)).map_err(failed)? {
+        return Err(failed(io::Error::other(
+            "it is not on a BPF file system (mount -t bpf)",
+        )));
+    }
     fs::create_dir_all(folder).map_err(failed)?;
     let empty = fs::read_dir(folder).map_err(failed)?.next().is_none();
     Ok(if empty { Pins::New } else { Pins::Left })

@@ -5,7 +5,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::{Finding, Wishes};
 use crate::{
-    bpf::{AttachPlan, EniConstants, Observer, Target},
+    bpf::{AttachPlan, EniConstants, Observer, Prepared, Target},
     config::AttachMode,
     discovery::NamespaceId,
 };
@@ -57,7 +57,8 @@ type Attempt = Result<String, String>;
 
 /// The hook at ingress, or why there is none.
 fn attach(folder: &Path, constants: EniConstants, target: Target<'_>, plan: AttachPlan) -> Attempt {
-    let observer = Observer::attach(folder, constants, target, plan);
+    let observer = Prepared::new(folder, constants)
+        .and_then(|prepared| Observer::attach(prepared, target, plan));
     let observer = observer.map_err(|error| error.to_string())?;
     let [ingress, _] = observer.hooks();
     observer.detach(target);

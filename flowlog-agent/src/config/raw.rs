@@ -43,6 +43,7 @@ struct RawCapture {
     clsact_priority: Option<WholeNumber<1, 65_535>>,
     flow_map_min_entries: Option<Spanned<FlowMapEntries>>,
     flow_map_max_entries: Option<Spanned<FlowMapEntries>>,
+    overflow_ring_kib: Option<WholeNumber<4, 1_048_576>>,
     max_flows_per_window: Option<WholeNumber<1, 100_000_000>>,
 }
 
@@ -109,6 +110,7 @@ impl RawCapture {
             clsact_priority: narrow(self.clsact_priority, default.clsact_priority),
             flow_map_min_entries: min.0,
             flow_map_max_entries: max.0,
+            overflow_ring_kib: narrow(self.overflow_ring_kib, default.overflow_ring_kib),
             max_flows_per_window: narrow(self.max_flows_per_window, default.max_flows_per_window),
         })
     }

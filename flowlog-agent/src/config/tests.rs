@@ -39,6 +39,7 @@ fn defaults() {
             clsact_priority: 1,
             flow_map_min_entries: 65_536,
             flow_map_max_entries: 1_048_576,
+            overflow_ring_kib: 8192,
             max_flows_per_window: 4_000_000,
         },
         metrics: MetricsConfig { listen: None },
@@ -74,7 +75,7 @@ fn every_key() {
     let config = parse(
         "inventory = '/etc/flowlog/inventory.toml'\npin-path = '/sys/fs/bpf/x'\nlock-file = '/tmp/x.lock'\non-exit = 'stay'\n\
          [capture]\nattach = 'clsact'\nposition = 'last'\nclsact-priority = 65535\nflow-map-min-entries = 64\n\
-         flow-map-max-entries = 64\nmax-flows-per-window = 1\n[metrics]\nlisten = '[::1]:9464'\n\
+         flow-map-max-entries = 64\noverflow-ring-kib = 4\nmax-flows-per-window = 1\n[metrics]\nlisten = '[::1]:9464'\n\
          [[flow-log]]\nname = 'all'\nresource-type = 'VSwitch'\nresource-id = 'vsw-1'\ntraffic-type = 'Drop'\nwindow = '5m'\n\
          status = 'Inactive'\ndescription = 'what was refused'\nformat = 'json'\nfields = ['type', 'region']\n\
          destination = { type = 'file', path = '/var/log//all.log', max-size = '10KiB', max-files = 2 }\n",
@@ -91,6 +92,7 @@ fn every_key() {
         clsact_priority: 65535,
         flow_map_min_entries: 64,
         flow_map_max_entries: 64,
+        overflow_ring_kib: 4,
         max_flows_per_window: 1,
     };
     assert_eq!(config.capture, capture);

@@ -274,7 +274,7 @@ impl Discovery {
             (Some(Named::Watched(_)), _) => self.namespace_gone(name),
             (Some(Named::Waiting(_)), _) => {}
         }
-        match found.and_then(|open| self.watch(name, open)) {
+        match found.and_then(|open| self.watch(name, &open)) {
             Ok(watch) => {
                 self.named
                     .insert(name.to_owned(), Named::Watched(Box::new(watch)));
@@ -298,7 +298,7 @@ impl Discovery {
         }
     }
 
-    fn watch(&self, name: &str, open: OpenNamespace) -> Result<LinkWatch, Unavailable> {
+    fn watch(&self, name: &str, open: &OpenNamespace) -> Result<LinkWatch, Unavailable> {
         let namespace = open.id;
         if namespace == self.host.place().namespace {
             return Err(Unavailable::Host);

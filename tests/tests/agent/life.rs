@@ -1,15 +1,22 @@
 //! ENIs that come, go, change and move while the agent runs.
-use std::time::Duration;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    time::Duration,
+};
 
 use flowlog_tests::{
     agent::{
-        AgentPlan, AttachMode, Direction, EniPlan, LogStatus, MatchPlan, PATIENCE, Record, Volume,
-        conserved,
+        AgentPlan, AgentProcess, AttachMode, Direction, EniPlan, LogStatus, MatchPlan, PATIENCE,
+        Record, Volume, conserved,
     },
-    lab::{Family, skip_unless_root},
+    lab::{Family, skip, skip_unless_root},
 };
 
-use crate::wire::{Wire, flood, long_window, mac, of, start, statuses, stop, unix_now};
+use crate::{
+    AGENT,
+    wire::{Wire, flood, long_window, mac, of, start, statuses, stop, unix_now},
+};
 
 #[test]
 fn an_eni_plugged_in_mid_window_falls_under_its_vpcs_flow_log_at_once() {
@@ -156,7 +163,10 @@ fn a_renamed_device_is_captured_for_as_long_as_its_name_matches() {
     captured += send(100);
     let mark = agent.log_mark().expect("it runs");
     if let Err(error) = rename("eth0", "eth7") {
-        eprintln!("skipped {NAME}: a device that is up can be renamed from Linux 6.2 on: {error}");
+        skip(
+            NAME,
+            &format!("a device that is up can be renamed from Linux 6.2 on: {error}"),
+        );
         return;
     }
     captured += send(200);
@@ -245,4 +255,34 @@ fn many_enis_that_come_and_go_do_not_disturb_the_others() {
     all.push(("eni-left", Direction::Out, stays));
     all.push(("eni-right", Direction::In, stays));
     conserved(&records, &all);
+}
+
+#[test]
+fn enis_are_not_limited_by_the_usual_limit_of_open_files() {
+    if skip_unless_root("enis_are_not_limited_by_the_usual_limit_of_open_files") {
+        return;
+    }
+    let wire = Wire::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    // A limit that two ENIs exceed, as 80 would that of 1,024.
+    let limited = folder.path().join("limited");
+    fs::write(
+        &limited,
+        format!("#!/bin/sh\nulimit -Sn 32\nexec {AGENT} \"$@\"\n"),
+    )
+    .expect("written");
+    fs::set_permissions(&limited, Permissions::from_mode(0o755)).expect("executable");
+    let plan = long_window(wire.enis());
+    let mut agent = AgentProcess::start(&limited, &plan).expect("an agent");
+    agent
+        .wait_until_captured(&["eni-left", "eni-right"])
+        .expect("captured");
+    let sent = wire.flood(100, 10);
+    conserved(
+        &stop(&mut agent).records,
+        &[
+            ("eni-left", Direction::Out, sent),
+            ("eni-right", Direction::In, sent),
+        ],
+    );
 }

@@ -328,3 +328,42 @@ fn a_change_of_identity_under_traffic_loses_no_packet_and_counts_none_twice() {
         }
     }
 }
+
+#[test]
+fn a_flow_log_has_what_was_captured_in_its_time_and_nothing_else() {
+    if skip_unless_root("a_flow_log_has_what_was_captured_in_its_time_and_nothing_else") {
+        return;
+    }
+    let wire = Wire::new();
+    let of_eni = |eni: &str| FlowLogPlan {
+        name: eni.to_owned(),
+        ..FlowLogPlan::of(Resource::Eni(eni.to_owned()))
+    };
+    let mut plan = AgentPlan {
+        flow_logs: vec![of_eni("eni-left")],
+        ..long_window(wire.enis())
+    };
+    let mut agent = start(&plan, &["eni-left", "eni-right"]);
+    let first = wire.flood(100, 10);
+    let mark = agent.log_mark().expect("it runs");
+    plan.flow_logs = vec![of_eni("eni-right")];
+    agent
+        .write_config(&agent.config_of(&plan))
+        .expect("written");
+    agent.signal(Signal::SIGHUP).expect("signalled");
+    agent
+        .wait_for_log(mark, "following 1 flow logs")
+        .expect("taken over");
+    let second = wire.flood(200, 10);
+    let records = stop(&mut agent).records;
+    conserved(
+        &records,
+        &[
+            ("eni-left", Direction::Out, first),
+            ("eni-right", Direction::In, second),
+        ],
+    );
+    let end = of(&records, "eni-left").map(|record| record.end).max();
+    let start = of(&records, "eni-right").map(|record| record.start).min();
+    assert!(end <= start, "windows overlap: {end:?}, {start:?}");
+}

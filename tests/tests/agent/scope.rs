@@ -256,6 +256,7 @@ fn traffic_types_admit_their_action_and_every_one_tells_of_silence_and_of_what_w
         ],
         // Far too small, so that much is skipped.
         flow_map_entries: Some((64, 64)),
+        capture: "overflow-ring-kib = 4".to_owned(),
         ..AgentPlan::capturing(wire.enis())
     };
     let mut agent = start(&plan, &["eni-left", "eni-right"]);

@@ -1,12 +1,13 @@
 //! Devices whose packets have no Ethernet header.
-use std::{net::UdpSocket, process::Command};
+use std::net::UdpSocket;
 
+use etherparse::PacketBuilder;
 use flowlog_tests::{
-    agent::{Direction, EniPlan, Side, Volume, conserved},
-    lab::{Family, Namespace, skip_unless_root},
+    agent::{Direction, EniPlan, IpType, Side, Volume, conserved},
+    lab::{Namespace, skip, skip_unless_root},
 };
 
-use crate::wire::{Wire, flood, long_window, start, stop};
+use crate::wire::{Wire, long_window, start, stop};
 
 /// Octets of an IPv4 header without options and a UDP header.
 const HEADERS: usize = 20 + 8;
@@ -79,28 +80,23 @@ fn what_is_routed_into_a_tun_device_is_counted_without_an_ethernet_header() {
     }
 }
 
-/// Adds a device without Ethernet headers that has a carrier without anyone at its other side, as a tun device has not, and has it
-/// receive what `right0` receives. False if this kernel cannot do so.
-fn redirect_into_headless(namespace: &Namespace) -> bool {
-    let run = |command: &str| {
-        let mut words = command.split(' ');
-        let program = words.next().unwrap_or_default();
-        let output = namespace
-            .enter(|| Command::new(program).args(words).output())
-            .expect("the namespace")
-            .expect("iproute2");
-        if !output.status.success() {
-            eprintln!("{command}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        output.status.success()
-    };
-    let redirect = "action mirred ingress redirect dev gpe0";
-    run("ip link add gpe0 addrgenmode none type vxlan dstport 4790 gpe external")
-        && run("ip link set gpe0 up")
-        && run("tc qdisc add dev right0 clsact")
-        && run(&format!(
-            "tc filter add dev right0 ingress protocol all u32 match u32 0 0 {redirect}"
-        ))
+/// Adds `gpe0`, a VXLAN-GPE device: it receives what comes to UDP port 4790, without the outer headers, and the inner packets have no
+/// Ethernet headers. Writing to a tun device, the more common case, takes an ioctl.
+fn add_gpe(namespace: &Namespace) -> flowlog_tests::Result<()> {
+    let kind = ["type", "vxlan", "dstport", "4790", "gpe", "external"];
+    namespace.ip(&[&["link", "add", "gpe0"], &kind[..]].concat())?;
+    namespace.set_sysctl("ipv6/conf/gpe0/disable_ipv6", "1")?;
+    namespace
+        .ip(&["link", "set", "gpe0", "up"])
+        .map(|_output| ())
+}
+
+/// An IP packet in a VXLAN-GPE header (draft-ietf-nvo3-vxlan-gpe): VNI and next protocol are valid, the next protocol is
+/// IPv4 (1) or IPv6 (2), the VNI is 7.
+fn encapsulated(packet: &[u8], next_protocol: u8) -> Vec<u8> {
+    let mut datagram = vec![0x0c, 0, 0, next_protocol, 0, 0, 7, 0];
+    datagram.extend_from_slice(packet);
+    datagram
 }
 
 #[test]
@@ -110,17 +106,40 @@ fn what_is_received_without_an_ethernet_header_is_counted() {
         return;
     }
     let wire = Wire::new();
-    if !redirect_into_headless(&wire.right) {
-        eprintln!(
-            "skipped {NAME}: it needs VXLAN-GPE and the redirection of packets (cls_u32, act_mirred)"
-        );
+    if let Err(error) = add_gpe(&wire.right) {
+        skip(NAME, &format!("it needs VXLAN-GPE: {error}"));
         return;
     }
     let eni = EniPlan::device("eni-gpe", &wire.right, "gpe0");
     let mut agent = start(&long_window([eni]), &["eni-gpe"]);
-    let mut received = wire.flood(200, 20);
-    received += flood(&wire.left, "left0", 300, 30, Family::V6);
+    let socket = wire
+        .left
+        .enter(|| UdpSocket::bind("10.77.0.1:0"))
+        .expect("the namespace")
+        .expect("a socket");
+    let mut received = Volume::default();
+    for (builder, next_protocol) in [
+        (PacketBuilder::ipv4([10, 9, 0, 2], [10, 9, 0, 1], 64), 1),
+        (PacketBuilder::ipv6([0xfd; 16], [0xfe; 16], 64), 2),
+    ] {
+        let mut packet = Vec::new();
+        let payload = [0x5a; 100];
+        let written = builder.udp(1000, 2000).write(&mut packet, &payload);
+        written.expect("a packet");
+        for _ in 0..50 {
+            let datagram = encapsulated(&packet, next_protocol);
+            socket.send_to(&datagram, "10.77.0.2:4790").expect("sent");
+            received += Volume {
+                packets: 1,
+                bytes: packet.len() as u64,
+            };
+        }
+    }
     let records = stop(&mut agent).records;
     conserved(&records, &[("eni-gpe", Direction::In, received)]);
-    assert_eq!(records.len(), 50);
+    let [v4, v6] = records.as_slice() else {
+        panic!("two flows: {records:?}");
+    };
+    assert_eq!((v4.r#type, v4.srcport), (Some(IpType::V4), Some(1000)));
+    assert_eq!((v6.r#type, v6.dstport), (Some(IpType::V6), Some(2000)));
 }

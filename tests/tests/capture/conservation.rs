@@ -174,6 +174,7 @@ fn flow_map_far_too_small_skips_and_says_so() {
         let pair = wire(1500);
         let agent = AgentPlan {
             flow_map_entries: Some((entries, entries)),
+            capture: "overflow-ring-kib = 4".to_owned(),
             ..both_ends(&pair)
         };
         let plan = FloodPlan {
@@ -182,6 +183,28 @@ fn flow_map_far_too_small_skips_and_says_so() {
         };
         let captured = flood(&pair, &agent, &plan);
         captured.assert_some_was_skipped();
+    }
+}
+
+/// The ring has room for every packet, however late the agent comes to it.
+#[test]
+fn what_has_no_room_in_the_flow_map_waits_in_the_ring() {
+    if skip_unless_root("what_has_no_room_in_the_flow_map_waits_in_the_ring") {
+        return;
+    }
+    for family in [Family::V4, Family::V6] {
+        let pair = wire(1500);
+        let agent = AgentPlan {
+            flow_map_entries: Some((1024, 1024)),
+            capture: "overflow-ring-kib = 131072".to_owned(),
+            ..both_ends(&pair)
+        };
+        let plan = FloodPlan {
+            packets: 400_000,
+            flows: 200_000,
+            ..one_million(family, Distribution::Even)
+        };
+        flood(&pair, &agent, &plan).assert_every_flow_is_exact();
     }
 }
 
@@ -194,6 +217,7 @@ fn flow_map_grows_until_nothing_is_skipped() {
     let pair = wire(1500);
     let agent = start(&AgentPlan {
         flow_map_entries: Some((64, 1 << 20)),
+        capture: "overflow-ring-kib = 4".to_owned(),
         ..both_ends(&pair)
     });
     let plan = FloodPlan {
@@ -245,6 +269,7 @@ fn flow_map_is_drained_when_it_is_half_full() {
     let host = Namespace::create("host").expect("a namespace");
     let agent = start(&AgentPlan {
         flow_map_entries: Some((64, 64)),
+        capture: "overflow-ring-kib = 4".to_owned(),
         window_seconds: Some(3600),
         metrics: Some(LISTEN.to_owned()),
         namespace: Some(host.clone()),

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 
 use flowlog_tests::agent::{
-    AgentPlan, AttachMode, Direction, Hook, Outcome, Volume, conserved, volume,
+    AgentPlan, AttachMode, Direction, EniPlan, Hook, Outcome, Volume, conserved, volume,
 };
 use flowlog_tests::lab::traffic::tcp_transfer;
 use flowlog_tests::lab::{
@@ -27,7 +27,7 @@ const TCP: u64 = 32;
 const SYN_OPTIONS: u64 = 8;
 
 /// Octets of an IP header of the address's family.
-fn ip_header(address: IpAddr) -> u64 {
+pub(crate) fn ip_header(address: IpAddr) -> u64 {
     if address.is_ipv4() { 20 } else { 40 }
 }
 
@@ -52,7 +52,7 @@ fn snmp(namespace: &Namespace, protocol: &str, name: &str) -> u64 {
 }
 
 /// Segments that TCP has sent from a namespace, those sent again included.
-fn segments_sent(namespace: &Namespace) -> u64 {
+pub(crate) fn segments_sent(namespace: &Namespace) -> u64 {
     snmp(namespace, "Tcp", "OutSegs") + snmp(namespace, "Tcp", "RetransSegs")
 }
 
@@ -149,10 +149,6 @@ fn offloaded_tcp_counts_as_the_wire_would_carry_it() {
         let acks = Volume::sent(&transfer.right);
         assert_eq!(transfer.count(RIGHT, Direction::Out), acks, "{case}");
         assert_eq!(transfer.count(LEFT, Direction::In), acks, "{case}");
-        eprintln!(
-            "{case}: {wire:?} in {} super-packets",
-            transfer.left.tx_packets
-        );
     }
 }
 
@@ -200,7 +196,7 @@ fn tcp_without_offloads_is_exactly_what_the_devices_count() {
 }
 
 /// What a veth received that polls (for XDP, or to merge): it counts octets after it has taken the Ethernet header off.
-fn polled(stats: &DeviceStats) -> Volume {
+pub(crate) fn polled(stats: &DeviceStats) -> Volume {
     Volume {
         packets: stats.rx_packets,
         bytes: stats.rx_bytes,
@@ -263,6 +259,58 @@ fn xdp_counts_tcp_exactly_as_its_device_does() {
             transfer.segments
         );
         assert_eq!(transfer.count(RIGHT, Direction::Out), acks);
+    }
+}
+
+#[test]
+fn generic_xdp_counts_super_packets_segment_by_segment() {
+    const DEVICE: &str = "macvlan0";
+    const ADDRESSES: [&str; 2] = ["10.79.0.", "fd00:79::"];
+    if skip_unless_root("generic_xdp_counts_super_packets_segment_by_segment") {
+        return;
+    }
+    for (family, prefix) in ADDRESSES.into_iter().enumerate() {
+        let pair = wire(1500);
+        let (left, right) = (pair.left(), pair.right());
+        let ip = |end: &EndPlan, text: &str| {
+            let words: Vec<&str> = text.split(' ').collect();
+            end.namespace.ip(&words).expect("a macvlan device");
+        };
+        // Its driver has no XDP of its own.
+        ip(
+            right,
+            &format!("link add {DEVICE} link right0 address 02:f1:00:00:02:02 type macvlan"),
+        );
+        ip(right, &format!("link set {DEVICE} arp off up"));
+        for (end, device, host, peer, mac) in [
+            (left, "left0", 1, 2, "02:f1:00:00:02:02"),
+            (right, DEVICE, 2, 1, "02:f1:00:00:00:01"),
+        ] {
+            let length = [24, 64][family];
+            ip(
+                end,
+                &format!("address add {prefix}{host}/{length} dev {device} nodad"),
+            );
+            ip(
+                end,
+                &format!(
+                    "neighbour replace {prefix}{peer} lladdr {mac} dev {device} nud permanent"
+                ),
+            );
+        }
+        let mut plan = both_ends(&pair);
+        plan.enis[1] = EniPlan::device(RIGHT, &right.namespace, DEVICE);
+        plan.enis[1].hook = Hook::Xdp;
+        let server = SocketAddr::new(format!("{prefix}2").parse().expect("an address"), 0);
+        let transfer = transfer(&pair, &plan, server);
+        let wire = transfer.on_the_wire();
+        assert!(transfer.outcome.stderr.contains("ingress by xdp generic"));
+        assert!(
+            transfer.left.tx_packets * 2 < wire.packets,
+            "nothing was offloaded"
+        );
+        assert_eq!(transfer.left.tx_dropped, 0, "the wire lost packets");
+        assert_eq!(transfer.count(RIGHT, Direction::In), wire);
     }
 }
 

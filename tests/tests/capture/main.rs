@@ -11,4 +11,10 @@ mod hooks;
 #[cfg(test)]
 mod layout;
 #[cfg(test)]
+mod leftovers;
+#[cfg(test)]
+mod others;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tunnel;

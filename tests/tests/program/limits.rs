@@ -1,11 +1,12 @@
 //! Where something ends: room in the flow maps, one CPU at a time, the verifier's patience.
 use std::{
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use flowlog_agent::bpf::{
-    Counters, EniConstants, MapSizes,
+    Counters, EniConstants, MapSizes, OverflowRings,
     trial::{Programs, SkbMetadata, Trial, TrialProgram},
 };
 use flowlog_common::{DIRECTION_IN, FlowCounters, Volume};
@@ -35,8 +36,9 @@ fn flow(v6: bool, number: u16) -> Vec<u8> {
 }
 
 #[test]
-fn what_finds_no_room_in_the_flow_map_is_counted_aside() {
-    if skip_unless_root("what_finds_no_room_in_the_flow_map_is_counted_aside") {
+fn what_finds_no_room_in_the_flow_map_waits_in_the_ring_or_is_counted_aside() {
+    if skip_unless_root("what_finds_no_room_in_the_flow_map_waits_in_the_ring_or_is_counted_aside")
+    {
         return;
     }
     const ROOM: u16 = 16;
@@ -76,13 +78,59 @@ fn what_finds_no_room_in_the_flow_map_is_counted_aside() {
         let [aside] = aside[..] else {
             panic!("{program:?}: {aside:?}");
         };
+        // The next to come wait in the rings, and what finds these full too is aside.
+        let (waiting_v4, waiting_v6) = waiting(rig.folder());
+        for waiting in [waiting_v4, waiting_v6] {
+            assert!(
+                (10..others).contains(&waiting),
+                "{program:?}: {waiting} packets wait"
+            );
+        }
         let map_full = Volume {
-            packets: 2 * others,
-            bytes: others * (28 + 48),
+            packets: 2 * others - waiting_v4 - waiting_v6,
+            bytes: others * (28 + 48) - waiting_v4 * 28 - waiting_v6 * 48,
         };
         assert_eq!(aside.map_full, map_full, "{program:?}");
         assert_eq!((aside.unparsable, aside.not_ip), Default::default());
     }
+}
+
+/// Packets that wait in the rings: IPv4 and IPv6, each of the size of the frames above.
+fn waiting(pin_folder: &Path) -> (u64, u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .expect("a runtime");
+    let _guard = runtime.enter();
+    let mut rings = OverflowRings::open(pin_folder).expect("the rings");
+    let (mut v4, mut v6) = (0, 0);
+    rings.take(
+        |packet| {
+            assert_eq!(
+                (
+                    packet.packets,
+                    packet.bytes,
+                    packet.generation,
+                    packet.key.eni
+                ),
+                (1, 28, 0, 5)
+            );
+            v4 += 1;
+        },
+        |packet| {
+            assert_eq!(
+                (
+                    packet.packets,
+                    packet.bytes,
+                    packet.generation,
+                    packet.key.eni
+                ),
+                (1, 48, 0, 5)
+            );
+            v6 += 1;
+        },
+    );
+    (v4, v6)
 }
 
 /// Two CPUs count into the same flows while the generations flip under them.

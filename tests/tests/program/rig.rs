@@ -36,6 +36,9 @@ pub(crate) const ROOMY: MapSizes = MapSizes {
     v6: 1 << 16,
 };
 
+/// Rings that hold a few dozen packets.
+const RING_BYTES: u32 = 4096;
+
 /// A folder for pins of a test's own, gone when dropped.
 pub(crate) struct PinFolder(PathBuf);
 
@@ -102,7 +105,8 @@ impl Rig {
     /// Each ENI with the programs through which every frame is to go. Two ENIs are not to share a slot.
     pub(crate) fn new(sizes: MapSizes, enis: &[(EniConstants, &[TrialProgram])]) -> Self {
         let folder = PinFolder::new();
-        let counters = Counters::create(folder.path(), sizes).expect("counters");
+        let counters =
+            Counters::create_with_rings(folder.path(), sizes, RING_BYTES).expect("counters");
         let mut rig = Self {
             programs: Vec::new(),
             places: Vec::new(),
@@ -120,6 +124,11 @@ impl Rig {
                 .extend(places.map(|&program| Place::new(index, *constants, program)));
         }
         rig
+    }
+
+    /// Where its maps are pinned.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// All three programs on the guest's side and on the host's. XDP is on ENIs of its own: a device is counted at ingress by TC

@@ -121,6 +121,36 @@ impl Attached {
     }
 }
 
+/// The programs of one ENI, ready to be attached.
+///
+/// To be made outside the short-lived threads that enter namespaces: reading the object takes megabytes for a moment, which the
+/// allocator would keep for each thread.
+pub struct Prepared {
+    ebpf: Ebpf,
+    pin_folder: PathBuf,
+    constants: EniConstants,
+}
+
+impl Prepared {
+    /// Reads the object and fills in the ENI's constants.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn new(pin_folder: &Path, constants: EniConstants) -> Result<Self, BpfError> {
+        let constants = EniConstants {
+            xdp_mtu: 0,
+            ..constants
+        };
+        let ebpf = object::load(pin_folder, constants)?;
+        Ok(Self {
+            ebpf,
+            pin_folder: pin_folder.to_owned(),
+            constants,
+        })
+    }
+}
+
 /// The programs of one ENI on its device. They stay there until [`Observer::detach`].
 pub struct Observer {
     ebpf: Ebpf,
@@ -130,25 +160,23 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Loads the programs for an ENI and attaches them to its device; programs that a previous agent has left there are replaced
+    /// Loads the programs into the kernel and attaches them to the ENI's device; programs that a previous agent has left there are replaced
     /// without a gap.
     ///
     /// # Errors
     ///
     /// The kernel's. Nothing that was attached here stays attached then.
     pub fn attach(
-        pin_folder: &Path,
-        constants: EniConstants,
+        prepared: Prepared,
         target: Target<'_>,
         plan: AttachPlan,
     ) -> Result<Self, BpfError> {
-        let mut ebpf = object::load(
+        let Prepared {
+            mut ebpf,
             pin_folder,
-            EniConstants {
-                xdp_mtu: 0,
-                ..constants
-            },
-        )?;
+            constants,
+        } = prepared;
+        let pin_folder = pin_folder.as_path();
         let attaching = Attaching {
             pin_folder,
             constants,

@@ -4,7 +4,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use flowlog_agent::{
     bpf::{
-        AttachPlan, Counters, DeviceDirection, EniConstants, Observer, RunStats, Target,
+        AttachPlan, Counters, DeviceDirection, EniConstants, Observer, Prepared, RunStats, Target,
         floor::{Floor, FloorProgram, RunStatistics, nanoseconds_each},
     },
     config::{AttachMode, Position},
@@ -53,9 +53,10 @@ impl<'l> Attached<'l> {
             clsact_priority: 1,
             xdp: false,
         };
+        let prepared = Prepared::new(pins.path(), constants)?;
         let observer = link
             .receiver
-            .enter(|| Observer::attach(pins.path(), constants, target(link), plan))??;
+            .enter(|| Observer::attach(prepared, target(link), plan))??;
         Ok(Self {
             link,
             observer: Some(observer),
