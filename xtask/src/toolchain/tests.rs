@@ -228,6 +228,7 @@ fn flags_carry_btf_and_the_hosts_architecture() {
             "-Cdebuginfo=2",
             "-Clink-arg=--btf",
             "-Ctarget-cpu=v3",
+            "-Ctarget-feature=+allows-misaligned-mem-access",
             "--cfg=bpf_target_arch=\"aarch64\""
         ]
     );

@@ -170,7 +170,7 @@ impl Agent {
         thread::spawn(move || {
             lines
                 .map_while(Result::ok)
-                .for_each(|line| eprintln!("  agent: {line}"))
+                .for_each(|line| eprintln!("  agent: {line}"));
         });
         Ok(Self { child, folder })
     }

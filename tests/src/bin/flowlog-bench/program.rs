@@ -99,22 +99,22 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
         packets.push((name, frame));
     };
     add("IPv4 UDP", &|frame| {
-        drop(v4().udp(1000, 2000).write(frame, &payload))
+        drop(v4().udp(1000, 2000).write(frame, &payload));
     });
     add("IPv4 TCP", &|frame| {
-        drop(v4().tcp(1000, 2000, 7, 1024).ack(9).write(frame, &payload))
+        drop(v4().tcp(1000, 2000, 7, 1024).ack(9).write(frame, &payload));
     });
     add("IPv6 UDP", &|frame| {
-        drop(v6().udp(1000, 2000).write(frame, &payload))
+        drop(v6().udp(1000, 2000).write(frame, &payload));
     });
     add("IPv6 TCP", &|frame| {
-        drop(v6().tcp(1000, 2000, 7, 1024).ack(9).write(frame, &payload))
+        drop(v6().tcp(1000, 2000, 7, 1024).ack(9).write(frame, &payload));
     });
     add("QinQ IPv4 UDP", &|frame| {
-        drop(tagged().udp(1000, 2000).write(frame, &payload))
+        drop(tagged().udp(1000, 2000).write(frame, &payload));
     });
     add("ICMP", &|frame| {
-        drop(v4().icmpv4_echo_request(1, 2).write(frame, &payload))
+        drop(v4().icmpv4_echo_request(1, 2).write(frame, &payload));
     });
     packets
 }
