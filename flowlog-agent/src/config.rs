@@ -11,7 +11,7 @@
 //! | `capture.clsact-priority` | 1 | 1 to 65535 |
 //! | `capture.flow-map-min-entries` | 65536 | 64 to 16777216 |
 //! | `capture.flow-map-max-entries` | 1048576 | the least to 16777216 |
-//! | `capture.overflow-ring-kib` | 8192 | 4 to 1048576, rounded up to a power of two |
+//! | `capture.overflow-ring-kib` | 4096 | 4 to 1048576, rounded up to a power of two |
 //! | `capture.max-flows-per-window` | 4000000 | 1 to 100000000 |
 //! | `metrics.listen` | off | address and port |
 //! | `flow-log` | none | up to 100 of [`FlowLogConfig`] |
@@ -69,7 +69,7 @@ pub struct CaptureConfig {
     pub flow_map_min_entries: u32,
     /// Entries to which the IPv4 flow map grows with the traffic; not less than the least.
     pub flow_map_max_entries: u32,
-    /// Size of each of the two rings (IPv4, IPv6) in which packets wait that had no room in a flow map, in KiB.
+    /// Size of the ring in which packets wait that had no room in a flow map, in KiB.
     pub overflow_ring_kib: u32,
     /// Flows of a window that the agent holds in memory; those beyond are skipped and counted.
     pub max_flows_per_window: u32,
@@ -83,7 +83,7 @@ impl Default for CaptureConfig {
             clsact_priority: 1,
             flow_map_min_entries: 65_536,
             flow_map_max_entries: 1_048_576,
-            overflow_ring_kib: 8192,
+            overflow_ring_kib: 4096,
             max_flows_per_window: 4_000_000,
         }
     }

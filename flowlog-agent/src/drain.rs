@@ -4,13 +4,13 @@ use std::path::Path;
 use flowlog_common::{FlowKeyV4, FlowKeyV6, GENERATIONS, Overflow};
 
 use crate::{
-    bpf::{BpfError, Counters, Fill, MapSizes, OverflowRings},
+    bpf::{BpfError, Counters, Fill, MapSizes, OverflowPacket, OverflowRing},
     flows::{Flow, FlowKey, Run},
     sizing::Sizing,
     store::Drained,
 };
 
-/// Packets from the overflow rings that may gather before those of a flow are added together.
+/// Packets from the overflow ring that may gather before those of a flow are added together.
 const MAX_UNMERGED: usize = 1 << 20;
 
 /// The result of a drain.
@@ -19,23 +19,23 @@ pub struct Drain {
     pub drained: Drained,
     /// How full the maps were.
     pub fill: Fill,
-    /// Packets that had no room in the maps and came by the rings.
+    /// Packets that had no room in the maps and came by the ring.
     pub overflowed: u64,
 }
 
-/// Packets of one generation that came by the rings.
+/// Packets of one generation that came by the ring.
 #[derive(Default)]
 struct Overflowed {
     v4: Vec<Flow<FlowKeyV4>>,
     v6: Vec<Flow<FlowKeyV6>>,
-    events: u64,
+    packets: u64,
 }
 
-/// Owns the counters and their rings.
+/// Owns the counters and their ring.
 pub struct Drainer {
     counters: Counters,
     sizing: Sizing,
-    rings: OverflowRings,
+    ring: OverflowRing,
     overflowed: [Overflowed; GENERATIONS],
 }
 
@@ -46,40 +46,39 @@ impl Drainer {
     ///
     /// The kernel's.
     pub fn new(counters: Counters, sizing: Sizing, pin_folder: &Path) -> Result<Self, BpfError> {
-        let rings = OverflowRings::open(pin_folder)?;
+        let ring = OverflowRing::open(pin_folder)?;
         Ok(Self {
             counters,
             sizing,
-            rings,
+            ring,
             overflowed: Default::default(),
         })
     }
 
-    /// Returns when packets wait in the rings. Cancel-safe.
+    /// Returns when packets wait in the ring. Cancel-safe.
     pub async fn overflow(&mut self) {
-        self.rings.ready().await;
+        self.ring.ready().await;
     }
 
-    /// Takes the packets that wait in the rings, so that there is room for others.
+    /// Takes the packets that wait in the ring, so that there is room for others.
     pub fn take_overflow(&mut self) {
         let Self {
-            rings, overflowed, ..
+            ring, overflowed, ..
         } = self;
-        let mut v4 = Vec::new();
-        let mut v6 = Vec::new();
-        rings.take(|packet| v4.push(*packet), |packet| v6.push(*packet));
-        for packet in &v4 {
-            if let Some(generation) = overflowed.get_mut(packet.generation as usize) {
-                generation.events += packet.packets;
-                add(&mut generation.v4, packet);
+        ring.take(|packet| match packet {
+            OverflowPacket::V4(packet) => {
+                if let Some(generation) = overflowed.get_mut(packet.generation as usize) {
+                    generation.packets += packet.packets;
+                    add(&mut generation.v4, &packet);
+                }
             }
-        }
-        for packet in &v6 {
-            if let Some(generation) = overflowed.get_mut(packet.generation as usize) {
-                generation.events += packet.packets;
-                add(&mut generation.v6, packet);
+            OverflowPacket::V6(packet) => {
+                if let Some(generation) = overflowed.get_mut(packet.generation as usize) {
+                    generation.packets += packet.packets;
+                    add(&mut generation.v6, &packet);
+                }
             }
-        }
+        });
     }
 
     /// Drains the counters: flips, reads the still generation, and makes it ready for the next flip.
@@ -89,7 +88,7 @@ impl Drainer {
     /// The kernel's. They leave the counters in doubt, so that the agent must end.
     pub fn drain(&mut self, window_closed: bool) -> Result<Drain, BpfError> {
         let still = self.counters.flip()?;
-        // No program counts into the still generation any more, so what it has sent is all in the rings by now.
+        // No program counts into the still generation any more, so what it has sent is all in the ring by now.
         self.take_overflow();
         let overflowed = self
             .overflowed
@@ -129,7 +128,7 @@ impl Drainer {
                 enis,
             },
             fill,
-            overflowed: overflowed.events,
+            overflowed: overflowed.packets,
         })
     }
 

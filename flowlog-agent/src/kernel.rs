@@ -14,14 +14,14 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Makes all anew, with overflow rings of `ring_bytes` each.
+    /// Makes all anew, with an overflow ring of `ring_bytes`.
     pub(crate) fn create(
         pin_folder: &Path,
         sizes: MapSizes,
         ring_bytes: u32,
     ) -> Result<Self, BpfError> {
         Ok(Self {
-            counters: Counters::create_with_rings(pin_folder, sizes, ring_bytes)?,
+            counters: Counters::create_with_ring(pin_folder, sizes, ring_bytes)?,
             identities: Identities::create(pin_folder)?,
             slots: Slots::default(),
         })

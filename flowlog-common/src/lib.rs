@@ -24,8 +24,8 @@ pub const MAX_FRAGMENTED_DATAGRAMS: u32 = 8192;
 /// Size of the ring that wakes user space when a flow map passes half full, in bytes.
 pub const WAKE_RING_BYTES: u32 = 4096;
 
-/// Size of each ring in which packets wait that had no room in a flow map, in bytes, unless user space chooses another.
-pub const OVERFLOW_RING_BYTES: u32 = 8 << 20;
+/// Size of the ring in which packets wait that had no room in a flow map, in bytes, unless user space chooses another.
+pub const OVERFLOW_RING_BYTES: u32 = 4 << 20;
 
 /// `in`: towards the ENI's owner (the VM).
 pub const DIRECTION_IN: u8 = 0;

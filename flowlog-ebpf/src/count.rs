@@ -7,10 +7,7 @@ use flowlog_common::{
 use crate::{
     atomic, eni, ipv4, ipv6,
     link::{self, Network},
-    maps::{
-        ACTIVE, ENIS, FLOWS_V4, FLOWS_V6, Flows, OCCUPANCY, OVERFLOW_V4, OVERFLOW_V6, OverflowRing,
-        WAKE,
-    },
+    maps::{ACTIVE, ENIS, FLOWS_V4, FLOWS_V6, Flows, OCCUPANCY, OVERFLOW, WAKE},
     packet::Packet,
 };
 
@@ -34,7 +31,6 @@ pub fn packet<P: Packet>(packet: &P, direction: u8) {
         Some(Network::V4(offset)) => match ipv4::read(packet, offset, zero, direction) {
             Some(counted) => counted.add(
                 &FLOWS_V4,
-                &OVERFLOW_V4,
                 Place {
                     generation,
                     family: FAMILY_V4,
@@ -46,7 +42,6 @@ pub fn packet<P: Packet>(packet: &P, direction: u8) {
         Some(Network::V6(offset)) => match ipv6::read(packet, offset, zero, direction) {
             Some(counted) => counted.add(
                 &FLOWS_V6,
-                &OVERFLOW_V6,
                 Place {
                     generation,
                     family: FAMILY_V6,
@@ -100,12 +95,8 @@ struct Place {
 
 impl<K> Counted<K> {
     #[inline(always)]
-    fn add<F>(
-        &self,
-        flows: &ArrayOfMaps<Flows<F>, GENERATIONS>,
-        overflow: &OverflowRing<F>,
-        place: Place,
-    ) where
+    fn add<F>(&self, flows: &ArrayOfMaps<Flows<F>, GENERATIONS>, place: Place)
+    where
         K: AsRef<F>,
         F: Copy,
     {
@@ -127,13 +118,13 @@ impl<K> Counted<K> {
         // Another CPU was first with this flow, or there is no room.
         match map.get_ptr_mut(key) {
             Some(counters) => self.add_to(counters),
-            None => self.overflow(overflow, *key, &place),
+            None => self.overflow(*key, &place),
         }
     }
 
     /// User space adds the packet to its flow; where the ring is full too, it is counted aside.
     #[inline(always)]
-    fn overflow<F: Copy>(&self, ring: &OverflowRing<F>, key: F, place: &Place) {
+    fn overflow<F: Copy>(&self, key: F, place: &Place) {
         let packet = Overflow {
             generation: place.generation,
             tcp_flags: u32::from(self.tcp_flags),
@@ -142,7 +133,7 @@ impl<K> Counted<K> {
             key,
             reserved: 0,
         };
-        if ring.output(packet, 0).is_err() {
+        if OVERFLOW.output_untyped::<Overflow<F>>(packet, 0).is_err() {
             self.map_full(place);
         }
     }

@@ -18,9 +18,6 @@ pub type Flows<K> = HashMap<K, FlowCounters, 1>;
 /// What is in no flow, by ENI and direction, of one generation.
 pub type Enis = Array<EniCounters, { MAX_ENIS as usize * 2 }>;
 
-/// Packets that wait for user space.
-pub type OverflowRing<K> = RingBuf<Overflow<K>, { OVERFLOW_RING_BYTES as usize }>;
-
 /// The active generation.
 #[btf_map]
 pub static ACTIVE: Array<Active, 1> = Array::new();
@@ -45,13 +42,11 @@ pub static OCCUPANCY: Array<Occupancy, { GENERATIONS * FAMILIES }> = Array::new(
 #[btf_map]
 pub static WAKE: RingBuf<u64, { WAKE_RING_BYTES as usize }> = RingBuf::new();
 
-/// Packets for whose IPv4 flow the flow map had no room. User space adds them to the flows that it reads.
+/// Packets for whose flow the flow map had no room: [`Overflow`] of either family, told apart by its size. User space adds them to the
+/// flows that it reads.
 #[btf_map]
-pub static OVERFLOW_V4: OverflowRing<FlowKeyV4> = OverflowRing::new();
-
-/// Likewise, of IPv6.
-#[btf_map]
-pub static OVERFLOW_V6: OverflowRing<FlowKeyV6> = OverflowRing::new();
+pub static OVERFLOW: RingBuf<Overflow<FlowKeyV6>, { OVERFLOW_RING_BYTES as usize }> =
+    RingBuf::new();
 
 /// First fragments, for the ports of the later ones. It may forget: a later fragment is then counted with ports 0.
 #[btf_map]

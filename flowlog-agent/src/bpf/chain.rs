@@ -1,36 +1,9 @@
 //! What is attached to a device, in the order in which it runs.
 use std::io;
 
-use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
+use aya::programs::{SchedClassifier, loaded_programs};
 
-use super::clsact;
-
-/// A direction as the device sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DeviceDirection {
-    /// What the device receives.
-    Ingress,
-    /// What the device sends.
-    Egress,
-}
-
-impl DeviceDirection {
-    /// `ingress` or `egress`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ingress => "ingress",
-            Self::Egress => "egress",
-        }
-    }
-
-    pub(super) fn attach_type(self) -> TcAttachType {
-        match self {
-            Self::Ingress => TcAttachType::Ingress,
-            Self::Egress => TcAttachType::Egress,
-        }
-    }
-}
+use super::{clsact, direction::DeviceDirection};
 
 /// A program of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]

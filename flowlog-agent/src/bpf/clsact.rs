@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, pin_mut};
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcHeader, TcOption};
 use rtnetlink::Handle;
 
-use super::chain::DeviceDirection;
+use super::direction::DeviceDirection;
 
 /// A filter of a clsact hook.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -82,15 +82,15 @@ impl Counters {
     ///
     /// The kernel's: no CAP_BPF, no room.
     pub fn create(pin_folder: &Path, sizes: MapSizes) -> Result<Self, BpfError> {
-        Self::create_with_rings(pin_folder, sizes, OVERFLOW_RING_BYTES)
+        Self::create_with_ring(pin_folder, sizes, OVERFLOW_RING_BYTES)
     }
 
-    /// Likewise, with overflow rings of `ring_bytes` each, which are rounded up to a power of two and a page.
+    /// Likewise, with an overflow ring of `ring_bytes`, which is rounded up to a power of two and a page.
     ///
     /// # Errors
     ///
     /// The kernel's.
-    pub fn create_with_rings(
+    pub fn create_with_ring(
         pin_folder: &Path,
         sizes: MapSizes,
         ring_bytes: u32,
@@ -98,7 +98,7 @@ impl Counters {
         let ring_bytes = ring_bytes
             .clamp(SMALLEST_RING_BYTES, LARGEST_RING_BYTES)
             .next_power_of_two();
-        drop(object::load_with_rings(
+        drop(object::load_with_ring(
             pin_folder,
             EniConstants::default(),
             ring_bytes,

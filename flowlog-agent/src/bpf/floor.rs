@@ -7,7 +7,7 @@ use aya::{
 };
 
 use super::{
-    attach::RunStats, chain::DeviceDirection, error::BpfError, object, trial::TrialResult,
+    attach::RunStats, direction::DeviceDirection, error::BpfError, object, trial::TrialResult,
 };
 
 /// A floor.

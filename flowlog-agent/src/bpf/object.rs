@@ -12,21 +12,18 @@ use super::error::BpfError;
 /// The programs, as `build.rs` compiled them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowlog-ebpf.o"));
 
-/// Names of the overflow rings.
-pub(super) const OVERFLOW_V4: &str = "OVERFLOW_V4";
-/// See [`OVERFLOW_V4`].
-pub(super) const OVERFLOW_V6: &str = "OVERFLOW_V6";
+/// Name of the overflow ring.
+pub(super) const OVERFLOW: &str = "OVERFLOW";
 
 /// The maps that all ENIs share.
-const SHARED_MAPS: [&str; 9] = [
+const SHARED_MAPS: [&str; 8] = [
     "ACTIVE",
     "FLOWS_V4",
     "FLOWS_V6",
     "ENIS",
     "OCCUPANCY",
     "WAKE",
-    OVERFLOW_V4,
-    OVERFLOW_V6,
+    OVERFLOW,
     "FRAGMENTS",
 ];
 
@@ -58,11 +55,11 @@ pub fn pin_folder(pin_path: &Path) -> PathBuf {
 
 /// Loads the object: makes and pins the shared maps where they are not, and readies the programs for one ENI.
 pub(super) fn load(pin_folder: &Path, constants: EniConstants) -> Result<Ebpf, BpfError> {
-    load_with_rings(pin_folder, constants, OVERFLOW_RING_BYTES)
+    load_with_ring(pin_folder, constants, OVERFLOW_RING_BYTES)
 }
 
-/// Likewise; the overflow rings, if they are not there, are made of `ring_bytes` each, a power of two and a multiple of the page size.
-pub(super) fn load_with_rings(
+/// Likewise; the overflow ring, if it is not there, is made of `ring_bytes`, a power of two and a multiple of the page size.
+pub(super) fn load_with_ring(
     pin_folder: &Path,
     constants: EniConstants,
     ring_bytes: u32,
@@ -77,8 +74,7 @@ pub(super) fn load_with_rings(
         loader.map_pin_path(name, path.as_path());
     }
     loader
-        .map_max_entries(OVERFLOW_V4, ring_bytes)
-        .map_max_entries(OVERFLOW_V6, ring_bytes)
+        .map_max_entries(OVERFLOW, ring_bytes)
         .override_global("ENI", &constants.slot, true)
         .override_global("HOST_SIDE", &host_side, true)
         .override_global("ETHERNET", &ethernet, true)

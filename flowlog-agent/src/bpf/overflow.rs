@@ -1,85 +1,66 @@
 //! Packets for whose flow the flow map had no room.
 //!
-//! They wait in rings until the agent adds them to their flows, so that a flow map that fills faster than it can be drained loses
-//! nothing, as long as the rings have room.
+//! They wait in a ring until the agent adds them to their flows, so that a flow map that fills faster than it can be drained loses
+//! nothing, as long as the ring has room.
 use std::{io, path::Path};
 
 use aya::maps::{Map, MapData, RingBuf};
 use flowlog_common::{FlowKeyV4, FlowKeyV6, Overflow};
 use tokio::io::unix::AsyncFd;
 
-use super::{
-    error::BpfError,
-    object::{OVERFLOW_V4, OVERFLOW_V6},
-};
+use super::{error::BpfError, object::OVERFLOW};
 use crate::readiness::register;
 
-type Ring = AsyncFd<RingBuf<MapData>>;
-
-/// The rings.
-pub struct OverflowRings {
-    v4: Ring,
-    v6: Ring,
+/// A packet of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverflowPacket {
+    /// IPv4.
+    V4(Overflow<FlowKeyV4>),
+    /// IPv6.
+    V6(Overflow<FlowKeyV6>),
 }
 
-impl OverflowRings {
-    /// Opens the rings. To be called within a tokio runtime.
+/// The ring.
+pub struct OverflowRing(AsyncFd<RingBuf<MapData>>);
+
+impl OverflowRing {
+    /// Opens the ring. To be called within a tokio runtime.
     ///
     /// # Errors
     ///
     /// The kernel's.
     pub fn open(pin_folder: &Path) -> Result<Self, BpfError> {
-        Ok(Self {
-            v4: open(pin_folder, OVERFLOW_V4)?,
-            v6: open(pin_folder, OVERFLOW_V6)?,
-        })
+        let failed = |error: &dyn std::fmt::Display| BpfError::Map {
+            what: format!("open the map {OVERFLOW}"),
+            source: io::Error::other(error.to_string()),
+        };
+        let data = MapData::from_pin(pin_folder.join(OVERFLOW)).map_err(|error| failed(&error))?;
+        let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| failed(&error))?;
+        register(ring).map(Self).map_err(|error| failed(&error))
     }
 
     /// Returns when packets may be waiting. Cancel-safe.
     pub async fn ready(&mut self) {
-        tokio::select! {
-            () = ready(&mut self.v4) => {}
-            () = ready(&mut self.v6) => {}
+        match self.0.readable_mut().await {
+            // What comes in from now on makes it ready anew; what is there is taken by the caller.
+            Ok(mut guard) => guard.clear_ready(),
+            // The ring's descriptor is ours; without it nothing is ever ready.
+            Err(_) => std::future::pending().await,
         }
     }
 
     /// Takes all packets that wait.
-    pub fn take(
-        &mut self,
-        mut each_v4: impl FnMut(&Overflow<FlowKeyV4>),
-        mut each_v6: impl FnMut(&Overflow<FlowKeyV6>),
-    ) {
-        while let Some(item) = self.v4.get_mut().next() {
+    pub fn take(&mut self, mut each: impl FnMut(OverflowPacket)) {
+        while let Some(item) = self.0.get_mut().next() {
+            // The longer one first: the other would be read from it, too.
             // SAFETY: `#[repr(C)]`, integers only.
             if let Some(packet) = unsafe { read(&item) } {
-                each_v4(&packet);
-            }
-        }
-        while let Some(item) = self.v6.get_mut().next() {
+                each(OverflowPacket::V6(packet));
             // SAFETY: as above.
-            if let Some(packet) = unsafe { read(&item) } {
-                each_v6(&packet);
+            } else if let Some(packet) = unsafe { read(&item) } {
+                each(OverflowPacket::V4(packet));
             }
         }
-    }
-}
-
-fn open(pin_folder: &Path, name: &str) -> Result<Ring, BpfError> {
-    let failed = |error: &dyn std::fmt::Display| BpfError::Map {
-        what: format!("open the map {name}"),
-        source: io::Error::other(error.to_string()),
-    };
-    let data = MapData::from_pin(pin_folder.join(name)).map_err(|error| failed(&error))?;
-    let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| failed(&error))?;
-    register(ring).map_err(|error| failed(&error))
-}
-
-async fn ready(ring: &mut Ring) {
-    match ring.readable_mut().await {
-        // What comes in from now on makes it ready anew; what is there is taken by the caller.
-        Ok(mut guard) => guard.clear_ready(),
-        // The ring's descriptor is ours; without it nothing is ever ready.
-        Err(_) => std::future::pending().await,
     }
 }
 

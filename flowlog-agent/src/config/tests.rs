@@ -39,7 +39,7 @@ fn defaults() {
             clsact_priority: 1,
             flow_map_min_entries: 65_536,
             flow_map_max_entries: 1_048_576,
-            overflow_ring_kib: 8192,
+            overflow_ring_kib: 4096,
             max_flows_per_window: 4_000_000,
         },
         metrics: MetricsConfig { listen: None },

@@ -3,10 +3,20 @@
 use flowlog_tests::agent::{
     AgentPlan, AttachMode, Direction, EniPlan, Hook, MatchPlan, Volume, conserved,
 };
-use flowlog_tests::lab::{EndPlan, skip_unless_root, traffic};
+use flowlog_tests::lab::{VethPair, skip_unless_root, traffic};
 
 use crate::others::{Foreign, link, names, ours};
-use crate::support::{LEFT, RIGHT, both_ends, start, stop_after, tc, wire};
+use crate::support::{LEFT, RIGHT, start, stop_after, tc, wire};
+
+/// The right end alone as an ENI, observed in this way.
+fn at_right(pair: &VethPair, (attach, hook): (AttachMode, Hook)) -> AgentPlan {
+    let mut eni = EniPlan::end(RIGHT, pair.right());
+    eni.hook = hook;
+    AgentPlan {
+        attach,
+        ..AgentPlan::capturing([eni])
+    }
+}
 
 #[test]
 fn nothing_is_left_after_the_end() {
@@ -20,29 +30,21 @@ fn nothing_is_left_after_the_end() {
         (AttachMode::Clsact, Hook::Xdp),
     ] {
         let pair = wire(1500);
-        let look = |end: &EndPlan| (names(end), tc(&end.namespace, "qdisc show"), link(end));
-        let before = [look(pair.left()), look(pair.right())];
-        let mut plan = AgentPlan {
-            attach,
-            ..both_ends(&pair)
+        let right = pair.right();
+        let look = || {
+            (
+                names(right),
+                tc(&right.namespace, "qdisc show"),
+                link(right),
+            )
         };
-        for eni in &mut plan.enis {
-            eni.hook = hook;
-        }
-        let mut agent = start(&plan);
-        assert_ne!(
-            [look(pair.left()), look(pair.right())],
-            before,
-            "nothing was attached"
-        );
+        let before = look();
+        let mut agent = start(&at_right(&pair, (attach, hook)));
+        assert_ne!(look(), before, "nothing was attached");
         let pins = agent.pin_path().to_owned();
         assert!(pins.exists());
         agent.stop().expect("the agent's end");
-        assert_eq!(
-            [look(pair.left()), look(pair.right())],
-            before,
-            "{attach:?} {hook:?}"
-        );
+        assert_eq!(look(), before, "{attach:?} {hook:?}");
         assert!(!pins.exists(), "{} is left behind", pins.display());
     }
 }
@@ -97,25 +99,15 @@ fn killed_and_followed(from: (AttachMode, Hook), to: (AttachMode, Hook), with_fo
     let foreign = with_foreign.then(|| Foreign::install(pair.right()));
     let dump = || foreign.as_ref().map(Foreign::dump);
     let before = (dump(), link(pair.right()));
-    let plan = |(attach, hook)| {
-        let mut plan = AgentPlan {
-            attach,
-            ..both_ends(&pair)
-        };
-        for eni in &mut plan.enis {
-            eni.hook = hook;
-        }
-        plan
-    };
-    let mut agent = start(&plan(from));
+    let mut agent = start(&at_right(&pair, from));
     agent.kill().expect("the agent's end");
-    let next = plan(to);
+    let next = at_right(&pair, to);
     agent
         .write_config(&agent.config_of(&next))
         .expect("the configuration");
     agent.replace_inventory(next.enis).expect("the inventory");
     agent.restart().expect("another agent");
-    agent.wait_until_captured(&[LEFT, RIGHT]).expect("captured");
+    agent.wait_until_captured(&[RIGHT]).expect("captured");
 
     // What the dead agent left would count everything a second time.
     let (left, address) = (&pair.left().namespace, pair.right().addresses[0].0);
@@ -131,21 +123,17 @@ fn killed_and_followed(from: (AttachMode, Hook), to: (AttachMode, Hook), with_fo
     let expected = [
         (RIGHT, Direction::In, crossed),
         (RIGHT, Direction::Out, crossed),
-        (LEFT, Direction::In, crossed),
-        (LEFT, Direction::Out, crossed),
     ];
-    let ours_there = usize::from(to.1 == Hook::Tc) + 1;
-    for end in [pair.left(), pair.right()] {
-        assert_eq!(ours(&names(end)), ours_there, "{case}: {:?}", names(end));
-    }
+    let there = names(pair.right());
+    assert_eq!(
+        ours(&there),
+        usize::from(to.1 == Hook::Tc) + 1,
+        "{case}: {there:?}"
+    );
     // The last answer has arrived, so all packets have been counted.
     let outcome = stop_after(agent, &[]);
     conserved(&outcome.records, &expected);
-    assert_eq!(
-        ours(&names(pair.left())) + ours(&names(pair.right())),
-        0,
-        "{case}"
-    );
+    assert_eq!(ours(&names(pair.right())), 0, "{case}");
     assert_eq!((dump(), link(pair.right())), before, "{case}");
     if !with_foreign {
         let qdiscs = tc(&pair.right().namespace, "qdisc show");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use flowlog_agent::bpf::{
-    Counters, EniConstants, MapSizes, OverflowRings,
+    Counters, EniConstants, MapSizes, OverflowPacket, OverflowRing,
     trial::{Programs, SkbMetadata, Trial, TrialProgram},
 };
 use flowlog_common::{DIRECTION_IN, FlowCounters, Volume};
@@ -78,7 +78,7 @@ fn what_finds_no_room_in_the_flow_map_waits_in_the_ring_or_is_counted_aside() {
         let [aside] = aside[..] else {
             panic!("{program:?}: {aside:?}");
         };
-        // The next to come wait in the rings, and what finds these full too is aside.
+        // The next to come wait in the ring, and what finds these full too is aside.
         let (waiting_v4, waiting_v6) = waiting(rig.folder());
         for waiting in [waiting_v4, waiting_v6] {
             assert!(
@@ -95,17 +95,17 @@ fn what_finds_no_room_in_the_flow_map_waits_in_the_ring_or_is_counted_aside() {
     }
 }
 
-/// Packets that wait in the rings: IPv4 and IPv6, each of the size of the frames above.
+/// Packets that wait in the ring: IPv4 and IPv6, each of the size of the frames above.
 fn waiting(pin_folder: &Path) -> (u64, u64) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
         .expect("a runtime");
     let _guard = runtime.enter();
-    let mut rings = OverflowRings::open(pin_folder).expect("the rings");
+    let mut ring = OverflowRing::open(pin_folder).expect("the ring");
     let (mut v4, mut v6) = (0, 0);
-    rings.take(
-        |packet| {
+    ring.take(|packet| match packet {
+        OverflowPacket::V4(packet) => {
             assert_eq!(
                 (
                     packet.packets,
@@ -116,8 +116,8 @@ fn waiting(pin_folder: &Path) -> (u64, u64) {
                 (1, 28, 0, 5)
             );
             v4 += 1;
-        },
-        |packet| {
+        }
+        OverflowPacket::V6(packet) => {
             assert_eq!(
                 (
                     packet.packets,
@@ -128,8 +128,8 @@ fn waiting(pin_folder: &Path) -> (u64, u64) {
                 (1, 48, 0, 5)
             );
             v6 += 1;
-        },
-    );
+        }
+    });
     (v4, v6)
 }
 

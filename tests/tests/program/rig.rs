@@ -36,7 +36,7 @@ pub(crate) const ROOMY: MapSizes = MapSizes {
     v6: 1 << 16,
 };
 
-/// Rings that hold a few dozen packets.
+/// A ring that holds a few dozen packets.
 const RING_BYTES: u32 = 4096;
 
 /// A folder for pins of a test's own, gone when dropped.
@@ -106,7 +106,7 @@ impl Rig {
     pub(crate) fn new(sizes: MapSizes, enis: &[(EniConstants, &[TrialProgram])]) -> Self {
         let folder = PinFolder::new();
         let counters =
-            Counters::create_with_rings(folder.path(), sizes, RING_BYTES).expect("counters");
+            Counters::create_with_ring(folder.path(), sizes, RING_BYTES).expect("counters");
         let mut rig = Self {
             programs: Vec::new(),
             places: Vec::new(),

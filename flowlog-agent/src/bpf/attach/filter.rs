@@ -6,7 +6,7 @@ use aya::programs::{
     tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
 };
 
-use super::{super::chain::DeviceDirection, Target};
+use super::{super::direction::DeviceDirection, Target};
 use crate::bpf::clsact;
 
 /// Attaches a filter, or takes the place of the one that a previous agent has left. `made_marker` is a pin that says that the qdisc

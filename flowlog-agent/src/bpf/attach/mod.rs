@@ -18,7 +18,7 @@ use aya::{
 };
 
 use super::{
-    chain::DeviceDirection,
+    direction::DeviceDirection,
     error::BpfError,
     object::{self, EGRESS, EniConstants, INGRESS, XDP},
     sys,
