@@ -262,10 +262,22 @@ impl Capture {
             .slots
             .take(&entry.eni)
             .map_err(|error| error.to_string())?;
-        if let Err(error) = self.identities.set(slot, &entry.eni) {
-            self.slots.cancel(slot);
-            return Err(error.to_string());
+        let attached = self.attach_as(slot, device, entry);
+        match &attached {
+            Ok(_) => self.slots.captured(slot),
+            Err(_) => self.slots.cancel(slot),
         }
+        attached.map(|(observer, namespace)| (slot, observer, namespace))
+    }
+
+    fn attach_as(
+        &self,
+        slot: u32,
+        device: &Device,
+        entry: &EniEntry,
+    ) -> Result<(Observer, HeldNamespace), String> {
+        let failed = |error: BpfError| error.to_string();
+        self.identities.set(slot, &entry.eni).map_err(failed)?;
         let constants = EniConstants {
             slot,
             host_side: entry.side == Side::Host,
@@ -276,33 +288,15 @@ impl Capture {
             xdp: entry.hook == inventory::Hook::Xdp,
             ..self.plan
         };
-        let prepared = match Prepared::new(&self.pin_folder, constants) {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                self.slots.cancel(slot);
-                return Err(error.to_string());
-            }
-        };
-        let attach = || Observer::attach(prepared, target(device), plan);
-        let attached =
-            HeldNamespace::open(&device.namespace_ref(&self.namespaces)).and_then(|namespace| {
-                let observer = namespace.enter(attach)?;
-                Ok(observer.map(|observer| (observer, namespace)))
-            });
-        match attached {
-            Ok(Ok((observer, namespace))) => {
-                self.slots.captured(slot);
-                Ok((slot, observer, namespace))
-            }
-            Ok(Err(error)) => {
-                self.slots.cancel(slot);
-                Err(error.to_string())
-            }
-            Err(error) => {
-                self.slots.cancel(slot);
-                Err(format!("cannot enter its network namespace: {error}"))
-            }
-        }
+        let prepared = Prepared::new(&self.pin_folder, constants).map_err(failed)?;
+        let no_entry = |error| format!("cannot enter its network namespace: {error}");
+        let namespace =
+            HeldNamespace::open(&device.namespace_ref(&self.namespaces)).map_err(no_entry)?;
+        let observer = namespace
+            .enter(|| Observer::attach(prepared, target(device), plan))
+            .map_err(no_entry)?
+            .map_err(failed)?;
+        Ok((observer, namespace))
     }
 
     /// Ends the capture of a device under one identity and leaves its programs, so that those of the next one can take their place

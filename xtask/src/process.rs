@@ -92,7 +92,7 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
 
 /// The folders of `PATH`, and those of the system's administration.
 ///
-/// Debian's `su` without a dash makes a root whose `PATH` lacks the latter: `ethtool`, and what apt-get needs, are there.
+/// Debian's `su` without a dash makes a root whose `PATH` lacks the latter: what apt-get needs is there.
 fn search_path() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();

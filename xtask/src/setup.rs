@@ -40,7 +40,7 @@ struct Tool {
     for_build: bool,
 }
 
-const TOOLS: [Tool; 3] = [
+const TOOLS: [Tool; 2] = [
     Tool {
         program: "cc",
         package: "build-essential",
@@ -51,12 +51,6 @@ const TOOLS: [Tool; 3] = [
         program: "ip",
         package: "iproute2",
         why: "makes the lab's network namespaces and interfaces",
-        for_build: false,
-    },
-    Tool {
-        program: "ethtool",
-        package: "ethtool",
-        why: "switches segmentation offload on and off in the tests",
         for_build: false,
     },
 ];

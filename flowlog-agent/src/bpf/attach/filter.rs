@@ -43,7 +43,7 @@ pub(super) fn attach(
     };
     let id = program.attach_with_options(target.name, attach_type, options(priority)).or_else(|error| {
         // Filters of one priority are of one kind, and somebody else's may be of another.
-        tracing::debug!(device = target.name, priority, %error, "taking the priority that the kernel chooses");
+        tracing::warn!(device = target.name, priority, %error, "this priority is taken; the kernel chooses one, which may be behind others");
         program.attach_with_options(target.name, attach_type, options(0))
     })?;
     program.take_link(id)
