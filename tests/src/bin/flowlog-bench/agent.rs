@@ -59,10 +59,9 @@ pub(crate) fn measure(_object: &[u8], _rounds: usize, report: &mut Report) -> Re
         ..FloodPlan::default()
     };
     let sent = udp_flood(&link.sender, &link.pair.left().name, &plan)?;
-    let peak_so_far = agent.resident_mib("VmHWM")?;
     let output = agent.output();
     let children_before = children_cpu();
-    agent.stop()?;
+    let peak = agent.stop_watching_memory()?;
     let cpu = children_cpu() - children_before - before;
     let (ok, skipped) = read_back(&output)?;
     if ok + skipped != sent.packets {
@@ -77,11 +76,10 @@ pub(crate) fn measure(_object: &[u8], _rounds: usize, report: &mut Report) -> Re
         cpu.as_secs_f64(),
         Some(Budget::AtMost(2.0)),
     );
-    let peak = getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss() as f64 / 1024.0;
     report.figure(
         "1 M flows in a window: peak resident memory",
         "MiB",
-        peak.max(peak_so_far),
+        peak,
         Some(Budget::AtMost(256.0)),
     );
     report.figure(
@@ -120,6 +118,20 @@ fn read_back(output: &PathBuf) -> Result<(u64, u64)> {
         }
     }
     Ok(sums)
+}
+
+fn resident_mib(pid: u32, key: &str) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(key))
+        .context("/proc tells no memory")?;
+    let kib: f64 = line
+        .split_whitespace()
+        .nth(1)
+        .context("/proc tells no memory")?
+        .parse()?;
+    Ok(kib / 1024.0)
 }
 
 struct Agent {
@@ -180,17 +192,7 @@ impl Agent {
     }
 
     fn resident_mib(&self, key: &str) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status
-            .lines()
-            .find(|line| line.starts_with(key))
-            .context("/proc tells no memory")?;
-        let kib: f64 = line
-            .split_whitespace()
-            .nth(1)
-            .context("/proc tells no memory")?
-            .parse()?;
-        Ok(kib / 1024.0)
+        resident_mib(self.child.id(), key)
     }
 
     fn cpu_time(&self) -> Result<Duration> {
@@ -205,6 +207,23 @@ impl Agent {
             .filter_map(|ticks| ticks.parse::<u64>().ok())
             .sum();
         Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    }
+
+    /// Ends it orderly, and gives the most memory that it had, in MiB, as last seen before it was gone.
+    fn stop_watching_memory(self) -> Result<f64> {
+        let pid = self.child.id();
+        let watcher = thread::spawn(move || {
+            let mut peak = 0.0;
+            while let Ok(now) = resident_mib(pid, "VmHWM") {
+                peak = now;
+                thread::sleep(Duration::from_millis(1));
+            }
+            peak
+        });
+        self.stop()?;
+        watcher
+            .join()
+            .map_err(|_| anyhow::anyhow!("the watcher has panicked"))
     }
 
     /// Ends it orderly, which closes and writes the open window.

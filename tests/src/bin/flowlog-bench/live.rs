@@ -1,6 +1,4 @@
-//! A packet's cost on a veth pair, by the kernel's own run statistics; and what that does to throughput.
-use std::time::Instant;
-
+//! A packet's cost on a veth pair, by the kernel's own run statistics.
 use anyhow::{Context as _, Result};
 use flowlog_agent::{
     bpf::{
@@ -17,7 +15,7 @@ use crate::{
 };
 
 /// Packets of one round.
-const PACKETS: u64 = 1_000_000;
+pub(crate) const PACKETS: u64 = 1_000_000;
 
 /// Flows, how packets are spread over them, and the budget.
 const CASES: [(u32, Distribution, f64); 5] = [
@@ -32,7 +30,7 @@ const CASES: [(u32, Distribution, f64); 5] = [
 type Spread = (u32, Distribution);
 
 /// An observer that is off its device when this is dropped.
-struct Attached<'l> {
+pub(crate) struct Attached<'l> {
     link: &'l Link,
     observer: Option<Observer>,
     _counters: Counters,
@@ -40,7 +38,7 @@ struct Attached<'l> {
 }
 
 impl<'l> Attached<'l> {
-    fn new(link: &'l Link, flows: u32) -> Result<Self> {
+    pub(crate) fn new(link: &'l Link, flows: u32) -> Result<Self> {
         let pins = PinFolder::new()?;
         let counters = Counters::create(pins.path(), sizes_for(flows))?;
         let constants = EniConstants {
@@ -94,7 +92,7 @@ fn target(link: &Link) -> Target<'_> {
     }
 }
 
-fn flood(
+pub(crate) fn flood(
     link: &Link,
     family: Family,
     (flows, distribution): Spread,
@@ -185,40 +183,6 @@ pub(crate) fn measure(object: &[u8], rounds: usize, report: &mut Report) -> Resu
             least,
             our_v6 / least,
             None,
-        );
-    }
-    Ok(())
-}
-
-/// Packets a second through a veth pair with the agent's programs on both devices, against off.
-pub(crate) fn measure_throughput(_object: &[u8], rounds: usize, report: &mut Report) -> Result<()> {
-    let link = Link::new()?;
-    let rate = |flows| -> Result<f64> {
-        let began = Instant::now();
-        flood(&link, Family::V4, (flows, Distribution::Even), PACKETS, 3)?;
-        Ok(PACKETS as f64 / began.elapsed().as_secs_f64())
-    };
-    for flows in [1, 1_000, 100_000] {
-        let (mut offs, mut ons, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            let off = rate(flows)?;
-            let attached = Attached::new(&link, flows)?;
-            let on = rate(flows)?;
-            drop(attached);
-            offs.push(off);
-            ons.push(on);
-            ratios.push(on / off);
-        }
-        let what = format!(
-            "veth throughput with the programs on against off, {flows} flows of small packets"
-        );
-        report.beside(
-            what,
-            "packets/s",
-            median(ons),
-            median(offs),
-            median(ratios),
-            Some(Budget::AtLeast(0.95)),
         );
     }
     Ok(())

@@ -8,6 +8,7 @@ mod live;
 mod program;
 mod report;
 mod setting;
+mod throughput;
 
 use std::{fs, path::PathBuf};
 
@@ -42,7 +43,7 @@ fn main() -> Result<()> {
     let measurements: [(&str, Measurement); 5] = [
         ("program", program::measure),
         ("live", live::measure),
-        ("throughput", live::measure_throughput),
+        ("throughput", throughput::measure),
         ("drain", drain::measure),
         ("agent", agent::measure),
     ];
