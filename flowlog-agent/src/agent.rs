@@ -314,8 +314,9 @@ impl Agent {
         let now = self.clock.now().monotonic;
         let window_due = self.windows.next_deadline().saturating_sub(now);
         let retry_due = self.capture.next_retry().map(|at| at.saturating_sub(now));
+        // In no fixed order: under a flood of new flows there is always something to drain, and that must not keep the rest waiting.
+        // In no fixed order: under a flood of new flows there is always something to drain, and that must not keep the rest waiting.
         tokio::select! {
-            biased;
             _ = self.signals.terminate.recv() => Event::End("SIGTERM"),
             _ = self.signals.interrupt.recv() => Event::End("interrupted"),
             () = sleep(window_due) => Event::WindowDue,
