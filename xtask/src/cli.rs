@@ -67,7 +67,7 @@ pub(crate) struct BuildAndRun {
     #[arg(long, value_name = "N")]
     pub(crate) windows: Option<NonZeroU32>,
     /// Length of a capture window, such as 5s or 1m [default: 5s in the lab, otherwise what FILE says].
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = window_length)]
     pub(crate) window: Option<String>,
     /// Form of the records.
     #[arg(long, value_enum, default_value_t = Output::Table)]
@@ -116,15 +116,16 @@ impl BuildAndRun {
     }
 }
 
-/// Checks the form of a duration here, so that a slip is told before the build and not after it.
-fn duration(text: &str) -> Result<String, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text.strip_prefix(digits).unwrap_or_default();
-    if digits.parse::<u32>().is_ok_and(|number| number > 0) && ["ms", "s", "m", "h"].contains(&unit)
-    {
-        Ok(text.to_owned())
-    } else {
-        Err("a duration is a whole number above 0 with ms, s, m or h, such as 5s".to_owned())
+/// Checks a window's length here as the agent does, so that a slip is told before the build and not after it.
+fn window_length(text: &str) -> Result<String, String> {
+    const LONGEST_SECONDS: u64 = 3600;
+    let seconds = |unit: char, seconds: u64| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(seconds)
+    };
+    match seconds('s', 1).or_else(|| seconds('m', 60)) {
+        Some(1..=LONGEST_SECONDS) => Ok(text.to_owned()),
+        _ => Err("allowed are whole seconds or minutes up to an hour, such as 5s or 1m".to_owned()),
     }
 }
 
@@ -191,12 +192,15 @@ mod tests {
     }
 
     #[test]
-    fn bad_durations_and_counts_are_refused_before_the_build() {
+    fn bad_lengths_and_counts_are_refused_before_the_build() {
         for bad in [
             ["--window", "5"],
             ["--window", "0s"],
             ["--window", "5 s"],
             ["--window", "5d"],
+            ["--window", "500ms"],
+            ["--window", "1h"],
+            ["--window", "61m"],
             ["--window", ""],
             ["--windows", "0"],
         ] {
