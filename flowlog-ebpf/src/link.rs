@@ -7,8 +7,8 @@ use crate::{
 /// Stacked VLAN tags that are read; a frame with more is counted as unparsable.
 const MAX_VLAN_TAGS: usize = 4;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_8021Q: u16 = 0x8100;
 const ETHERTYPE_8021AD: u16 = 0x88a8;
 /// QinQ as it was before 802.1ad.
@@ -28,13 +28,14 @@ pub enum Network {
 #[inline(always)]
 pub fn network<P: Packet>(packet: &P, zero: u32) -> Option<Network> {
     if !eni::has_ethernet_header() {
-        // Two octets, for the check that there is one becomes a comparison of 32 bits, of which the verifier learns nothing.
-        let [first, _] = packet.read(0)?;
-        return Some(match first >> 4 {
-            4 => Network::V4(0),
-            6 => Network::V6(0),
-            _ => Network::Other,
-        });
+        let [first, _] = packet.read::<[u8; 2]>(0)?;
+        match first >> 4 {
+            4 => return Some(Network::V4(0)),
+            6 => return Some(Network::V6(0)),
+            _ if !packet.is_said_to_be_ip() => return Some(Network::Other),
+            // Redirected to this device from one with Ethernet headers, and still with its own.
+            _ => {}
+        }
     }
     let mut offset = 14;
     let mut ethertype = u16::from_be(packet.read(12)?);

@@ -7,7 +7,10 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 
-use crate::eni;
+use crate::{
+    eni,
+    link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+};
 
 /// A packet's headers lie within this many octets; what would lie further off is not parsed. Also what keeps offsets within
 /// the bounds that the verifier asks for.
@@ -48,6 +51,9 @@ pub trait Packet {
     /// Reads a header at `offset` from the frame's start, wherever the kernel keeps those octets. `None` if the frame ends
     /// before the header does.
     fn read<T: Plain>(&self, offset: u32) -> Option<T>;
+
+    /// Whether the kernel says that it carries IP.
+    fn is_said_to_be_ip(&self) -> bool;
 
     /// Whether this is a super-packet, and of what.
     fn segments(&self, network_octets: u32) -> Segments;
@@ -109,6 +115,13 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn is_said_to_be_ip(&self) -> bool {
+        // SAFETY: the kernel's context.
+        let protocol = u16::from_be(unsafe { (*self.skb).protocol } as u16);
+        protocol == ETHERTYPE_IPV4 || protocol == ETHERTYPE_IPV6
+    }
+
+    #[inline(always)]
     fn segments(&self, _network_octets: u32) -> Segments {
         /// `GSO_BY_FRAGS` of include/linux/skbuff.h: segments are as long as they are.
         const GSO_BY_FRAGS: u32 = 0xffff;
@@ -161,6 +174,12 @@ impl Packet for XdpFrame {
         };
         // SAFETY: filled.
         (result == 0).then(|| unsafe { value.assume_init() })
+    }
+
+    /// XDP runs before anything could be said of the packet.
+    #[inline(always)]
+    fn is_said_to_be_ip(&self) -> bool {
+        false
     }
 
     #[inline(always)]

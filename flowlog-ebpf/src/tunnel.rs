@@ -1,5 +1,6 @@
 //! Tunnels, as far as super-packets need them: the segments of an encapsulated one repeat the outer and the inner headers.
 use crate::{
+    link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     packet::{MAX_OFFSET, Packet},
     transport::{TCP, UDP},
 };
@@ -8,8 +9,6 @@ const IPIP: u8 = 4;
 const IPV6_IN_IP: u8 = 41;
 const GRE: u8 = 47;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// An Ethernet frame within GRE or Geneve.
 const ETHERTYPE_BRIDGED: u16 = 0x6558;
 

@@ -137,3 +137,44 @@ fn directions_are_the_owners_and_mirrored_on_the_hosts_side() {
         );
     }
 }
+
+/// What tc redirects from a device with Ethernet headers to the ingress of one without comes with its header all the same.
+#[test]
+fn ethernet_frame_on_an_eni_without_ethernet_header_is_read() {
+    if skip_unless_root("ethernet_frame_on_an_eni_without_ethernet_header_is_read") {
+        return;
+    }
+    use TrialProgram::{Egress, Ingress};
+    let bare = flowlog_agent::bpf::EniConstants {
+        ethernet: false,
+        ..eni(3, false)
+    };
+    let mut rig = Rig::new(ROOMY, &[(bare, &[Ingress, Egress])]);
+    for v6 in [false, true] {
+        let frame = build::etherparse_frame(v6, false, b"redirected");
+        rig.send_unjudged(&frame, SkbMetadata::default());
+    }
+    rig.send_unjudged(&build::ethernet(0x0806, &[0; 28]), SkbMetadata::default());
+    let found = rig.drain();
+    let ports = |port: u16| port.to_be_bytes();
+    let both = [DIRECTION_IN, DIRECTION_OUT];
+    let v4: Vec<_> = found
+        .v4
+        .iter()
+        .map(|(key, of)| (key.direction, key.src_port, of.packets, of.bytes))
+        .collect();
+    let v6: Vec<_> = found
+        .v6
+        .iter()
+        .map(|(key, of)| (key.direction, key.src_port, of.packets, of.bytes))
+        .collect();
+    let port = ports(build::SRC_PORT);
+    assert_eq!(v4, both.map(|direction| (direction, port, 1, 38)));
+    assert_eq!(v6, both.map(|direction| (direction, port, 1, 58)));
+    let aside: Vec<_> = found
+        .aside
+        .values()
+        .map(|aside| aside.not_ip.packets)
+        .collect();
+    assert_eq!(aside, [1, 1]);
+}
