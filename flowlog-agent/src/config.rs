@@ -65,9 +65,9 @@ pub struct CaptureConfig {
     pub position: Position,
     /// Priority of the clsact filters, from 1 (before all others).
     pub clsact_priority: u16,
-    /// Entries that the IPv4 flow map has at least.
+    /// Entries that each flow map (IPv4, IPv6) has at least.
     pub flow_map_min_entries: u32,
-    /// Entries to which the IPv4 flow map grows with the traffic; not less than the least.
+    /// Entries to which each flow map grows with the traffic; not less than the least.
     pub flow_map_max_entries: u32,
     /// Size of the ring in which packets wait that had no room in a flow map, in KiB.
     pub overflow_ring_kib: u32,
