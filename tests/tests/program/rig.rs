@@ -307,7 +307,7 @@ impl Place {
     fn note(&mut self, frame: &[u8], ledger: &mut Ledger) {
         let whole = self.as_ethernet(frame);
         let reading = self.oracle.read(&whole);
-        let aside_octets = if self.ethernet {
+        let aside_octets = if self.ethernet || self.is_redirected(frame) {
             aside_octets(reading, frame)
         } else {
             frame.len()
@@ -319,9 +319,17 @@ impl Place {
         oracle::comparable(&self.as_ethernet(frame))
     }
 
+    /// Whether TC takes the frame for one that was redirected with its Ethernet header: it does not begin as an IP packet does, and the
+    /// kernel says that it carries one. A test run lets the kernel read that from where an Ethernet header has its type.
+    fn is_redirected(&self, frame: &[u8]) -> bool {
+        let begins_as_ip = matches!(frame.first().map(|octet| octet >> 4), Some(4 | 6));
+        let said_to_be_ip = matches!(frame.get(12..14), Some([0x08, 0x00] | [0x86, 0xdd]));
+        !self.ethernet && self.program != TrialProgram::Xdp && !begins_as_ip && said_to_be_ip
+    }
+
     /// The frame as the oracle reads it: where there is no Ethernet header, one that says what the IP header's version says.
     fn as_ethernet<'f>(&self, frame: &'f [u8]) -> Cow<'f, [u8]> {
-        if self.ethernet {
+        if self.ethernet || self.is_redirected(frame) {
             return Cow::Borrowed(frame);
         }
         let kind = match frame.first().map(|octet| octet >> 4) {
