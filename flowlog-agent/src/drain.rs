@@ -17,8 +17,6 @@ const MAX_UNMERGED: usize = 1 << 20;
 pub struct Drain {
     /// What was counted.
     pub drained: Drained,
-    /// How full the maps were.
-    pub fill: Fill,
     /// Packets that had no room in the maps and came by the ring.
     pub overflowed: u64,
 }
@@ -127,7 +125,6 @@ impl Drainer {
                 v6: both(v6, &overflow_v6),
                 enis,
             },
-            fill,
             overflowed: overflowed.packets,
         })
     }

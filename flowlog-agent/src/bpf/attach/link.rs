@@ -20,17 +20,11 @@ pub(super) fn attach_tcx(
     position: Position,
     pin: &Path,
 ) -> Result<PinnedLink, ProgramError> {
-    let taken_over = pinned(pin).and_then(|link| {
-        let id = program
-            .attach_to_link(SchedClassifierLink::try_from(link)?)
-            .map_err(LinkOrProgram::Program)?;
-        // Kept open here until the pin below has been opened anew.
-        let link = program.take_link(id).map_err(LinkOrProgram::Program)?;
-        let held = PinnedLink::from_pin(pin)?;
-        drop(FdLink::try_from(link));
-        Ok(held)
+    let taken_over = take_over(pin, target, |link| {
+        let id = program.attach_to_link(SchedClassifierLink::try_from(link)?)?;
+        Ok(program.take_link(id)?.try_into()?)
     });
-    if let Some(held) = settle(taken_over, pin, target) {
+    if let Some(held) = taken_over {
         return Ok(held);
     }
     let order = match position {
@@ -50,16 +44,11 @@ pub(super) fn attach_xdp(
     mode: XdpMode,
     pin: &Path,
 ) -> Result<PinnedLink, ProgramError> {
-    let taken_over = pinned(pin).and_then(|link| {
-        let id = program
-            .attach_to_link(XdpLink::try_from(link)?)
-            .map_err(LinkOrProgram::Program)?;
-        let link = program.take_link(id).map_err(LinkOrProgram::Program)?;
-        let held = PinnedLink::from_pin(pin)?;
-        drop(FdLink::try_from(link));
-        Ok(held)
+    let taken_over = take_over(pin, target, |link| {
+        let id = program.attach_to_link(XdpLink::try_from(link)?)?;
+        Ok(program.take_link(id)?.try_into()?)
     });
-    if let Some(held) = settle(taken_over, pin, target) {
+    if let Some(held) = taken_over {
         return Ok(held);
     }
     let id = program.attach_to_if_index(target.index, mode)?;
@@ -69,37 +58,33 @@ pub(super) fn attach_xdp(
 
 /// Why a pinned link could not be taken over.
 #[derive(Debug, thiserror::Error)]
-enum LinkOrProgram {
-    #[error("nothing is pinned")]
-    Nothing,
+enum TakeOverError {
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error(transparent)]
-    Program(ProgramError),
+    Program(#[from] ProgramError),
 }
 
-fn pinned(pin: &Path) -> Result<FdLink, LinkOrProgram> {
-    if !pin.exists() {
-        return Err(LinkOrProgram::Nothing);
-    }
-    Ok(PinnedLink::from_pin(pin)?.into())
-}
-
-/// A link whose device is gone cannot be taken over; its pin is removed, and the caller attaches anew.
-fn settle(
-    taken_over: Result<PinnedLink, LinkOrProgram>,
+/// Opens the link that `pin` holds, if there is one, and has `replace` put another program in it. A link whose device is gone cannot be
+/// taken over; its pin is removed, and the caller attaches anew.
+fn take_over(
     pin: &Path,
     target: Target<'_>,
+    replace: impl FnOnce(FdLink) -> Result<FdLink, TakeOverError>,
 ) -> Option<PinnedLink> {
-    match taken_over {
-        Ok(link) => Some(link),
-        Err(LinkOrProgram::Nothing) => None,
-        Err(error) => {
+    if !pin.exists() {
+        return None;
+    }
+    let taken_over = PinnedLink::from_pin(pin)
+        .map_err(TakeOverError::from)
+        .and_then(|pinned| replace(pinned.into()))
+        .and_then(|_open| Ok(PinnedLink::from_pin(pin)?));
+    taken_over
+        .inspect_err(|error| {
             tracing::info!(device = target.name, %error, "the link of the previous agent is of no use any more");
             let _ = fs::remove_file(pin);
-            None
-        }
-    }
+        })
+        .ok()
 }
 
 fn pin_failed(error: &aya::pin::PinError) -> ProgramError {
