@@ -4,7 +4,6 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Instant, SystemTime},
 };
 
 use flowlog_model::{flow_log::Status, input::InputError, inventory::Inventory};
@@ -21,6 +20,7 @@ use crate::{
         pins::{self, Pins},
     },
     capture::Capture,
+    clock::Clock,
     config::{Config, ConfigError, OnExit},
     discovery::{Device, DeviceEvent, Discovery, DiscoveryError, Settings},
     lock::{HostLock, LockError},
@@ -30,7 +30,6 @@ use crate::{
     sink::{Output, SinkEvent, Sinks},
     store::SharedDrain,
     watch::FileWatch,
-    window::Now,
     windows::Windows,
 };
 
@@ -104,23 +103,6 @@ pub struct RunOptions {
     pub output: OutputOptions,
 }
 
-/// The two clocks. The only place that reads them.
-struct Clock {
-    started: Instant,
-}
-
-impl Clock {
-    fn now(&self) -> Now {
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        Now {
-            wall,
-            monotonic: self.started.elapsed(),
-        }
-    }
-}
-
 /// Runs the agent until it is told to end. To be called on a current-thread runtime, before there are other threads.
 ///
 /// # Errors
@@ -155,7 +137,7 @@ async fn run_locked(
     let result = agent.run_until_end().await;
     let closed = agent.close_last_window();
     match agent.config.on_exit {
-        OnExit::Detach => agent.capture.release_all(agent.clock.now().monotonic),
+        OnExit::Detach => agent.capture.release_all(agent.clock.now().boot),
         OnExit::Stay => agent.capture.leave_all(),
     }
     agent.sinks.close();
@@ -250,9 +232,7 @@ impl Agent {
         privileges::keep_only(&privileges::needed(!settings.namespaces.is_empty()))?;
         let (events, sink_events) = mpsc::unbounded_channel();
         let outputs = output::outputs(&config.flow_logs, &options.output);
-        let clock = Clock {
-            started: Instant::now(),
-        };
+        let clock = Clock::new().map_err(system("read the clock"))?;
         let windows = Windows::new(
             &outputs,
             config.capture.max_flows_per_window as usize,
@@ -287,7 +267,7 @@ impl Agent {
                 Event::HalfFull => self.drain(false)?,
                 Event::Overflow => self.capture.drainer().take_overflow(),
                 Event::WindowDue => self.drain(true)?,
-                Event::RetryDue => self.capture.retry(self.clock.now().monotonic),
+                Event::RetryDue => self.capture.retry(self.clock.now().boot),
                 Event::InventoryChanged => self.reload_inventory(),
                 Event::Reload => self.reload()?,
                 Event::Sink(SinkEvent::Written { flow_log, records }) => {
@@ -311,7 +291,7 @@ impl Agent {
     }
 
     async fn next_event(&mut self) -> Event {
-        let now = self.clock.now().monotonic;
+        let now = self.clock.now().boot;
         let window_due = self.windows.next_deadline().saturating_sub(now);
         let retry_due = self.capture.next_retry().map(|at| at.saturating_sub(now));
         // In no fixed order: under a flood of new flows there is always something to drain, and that must not keep the rest waiting.
@@ -332,7 +312,7 @@ impl Agent {
     }
 
     fn device_event(&mut self, event: DeviceEvent) {
-        let now = self.clock.now().monotonic;
+        let now = self.clock.now().boot;
         match event {
             DeviceEvent::Appeared(device) | DeviceEvent::Changed(device) => {
                 self.capture.device(device, now);
@@ -352,7 +332,7 @@ impl Agent {
         self.metrics.drained(
             &drain,
             &self.capture,
-            (self.clock.now().monotonic - began.monotonic).as_secs_f64(),
+            (self.clock.now().boot - began.boot).as_secs_f64(),
             !closing,
         );
         self.windows.add(&SharedDrain::from(drain.drained));
@@ -429,7 +409,7 @@ impl Agent {
                 );
                 let devices: Vec<Device> = self.discovery.devices().cloned().collect();
                 self.capture
-                    .set_inventory(inventory, devices, self.clock.now().monotonic);
+                    .set_inventory(inventory, devices, self.clock.now().boot);
             }
             Err(error) => tracing::error!("{error}; the inventory stays as it was"),
         }

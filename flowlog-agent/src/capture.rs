@@ -170,7 +170,7 @@ impl Capture {
         }
     }
 
-    /// When the next retry is due, on the monotonic clock.
+    /// When the next retry is due, as a boot time.
     #[must_use]
     pub fn next_retry(&self) -> Option<Duration> {
         self.waiting

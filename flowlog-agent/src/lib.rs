@@ -10,6 +10,7 @@ pub mod bpf;
 pub mod capture;
 mod check;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod discovery;
 pub mod drain;

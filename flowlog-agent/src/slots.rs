@@ -18,7 +18,7 @@ struct Slot {
     eni: Arc<Eni>,
     /// Devices captured under it now.
     devices: usize,
-    /// When the last device went, on the monotonic clock.
+    /// When the last device went, as a boot time.
     gone_at: Option<Duration>,
 }
 
@@ -27,7 +27,7 @@ struct Slot {
 pub struct EniInSlot {
     /// The ENI.
     pub eni: Arc<Eni>,
-    /// When it ceased to be captured, on the monotonic clock.
+    /// When it ceased to be captured, as a boot time.
     pub gone_at: Option<Duration>,
 }
 

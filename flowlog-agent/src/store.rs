@@ -109,7 +109,7 @@ impl OpenWindow {
         }
     }
 
-    /// Closes the window, which was opened at `opened` on the monotonic clock.
+    /// Closes the window, which was opened at the boot time `opened`.
     #[must_use]
     pub fn close(self, window: Window, opened: Duration, captured: &CapturedEnis) -> ClosedWindow {
         let captured = captured.clone();
@@ -143,7 +143,7 @@ fn skip<K: FlowKey>(skipped: &mut BTreeMap<u32, ByDirection>, flow: &Flow<K>) {
 pub struct ClosedWindow {
     /// Its label.
     pub window: Window,
-    /// When it was opened, on the monotonic clock.
+    /// When it was opened, as a boot time.
     opened: Duration,
     captured: CapturedEnis,
     contents: OpenWindow,

@@ -62,7 +62,7 @@ impl Windows {
             .sort_by_key(|series| series.schedule.length_seconds());
     }
 
-    /// When the next window is to be closed, on the monotonic clock.
+    /// When the next window is to be closed, as a boot time.
     #[must_use]
     pub(crate) fn next_deadline(&self) -> Duration {
         self.series
@@ -153,7 +153,7 @@ mod tests {
     fn at(wall_seconds: u64) -> Now {
         Now {
             wall: Duration::from_secs(wall_seconds),
-            monotonic: Duration::from_secs(wall_seconds - 1_000_000),
+            boot: Duration::from_secs(wall_seconds - 1_000_000),
         }
     }
 
