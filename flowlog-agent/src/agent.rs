@@ -33,6 +33,9 @@ use crate::{
     windows::Windows,
 };
 
+/// Flows of a window that are held in memory; those beyond are skipped and counted.
+const MAX_FLOWS_PER_WINDOW: usize = 4_000_000;
+
 /// Largest inventory, in bytes.
 pub const MAX_INVENTORY_BYTES: u64 = 64 << 20;
 
@@ -233,11 +236,7 @@ impl Agent {
         let (events, sink_events) = mpsc::unbounded_channel();
         let outputs = output::outputs(&config.flow_logs, &options.output);
         let clock = Clock::new().map_err(system("read the clock"))?;
-        let windows = Windows::new(
-            &outputs,
-            config.capture.max_flows_per_window as usize,
-            clock.now(),
-        );
+        let windows = Windows::new(&outputs, MAX_FLOWS_PER_WINDOW, clock.now());
         Ok(Self {
             inventory_watch: FileWatch::new(&config.inventory)
                 .map_err(system("watch the inventory"))?,

@@ -18,6 +18,9 @@ use super::raw::narrow;
 use super::values::{AbsolutePath, Size};
 use super::{Destination, FlowLogConfig, MAX_FLOW_LOGS};
 
+/// Size of a file of a flow log, in bytes, unless the configuration says otherwise: 100 MiB.
+const DEFAULT_MAX_SIZE_BYTES: u64 = 100 << 20;
+
 /// Files of a flow log unless the configuration says otherwise.
 const DEFAULT_MAX_FILES: u16 = 10;
 
@@ -44,7 +47,8 @@ pub(super) struct RawFlowLog {
 struct RawDestination {
     r#type: DestinationType,
     path: Option<Spanned<AbsolutePath>>,
-    max_size: Option<Spanned<Size>>,
+    /// 1 KiB to 1 TiB.
+    max_size: Option<Spanned<Size<0x400, 0x100_0000_0000>>>,
     max_files: Option<Spanned<WholeNumber<2, 1000>>>,
 }
 
@@ -233,7 +237,8 @@ impl RawDestination {
         })?;
         Ok(Destination::File {
             path: path.into_inner().0,
-            max_size_bytes: max_size.map_or(Size::DEFAULT, Spanned::into_inner).bytes(),
+            max_size_bytes: max_size
+                .map_or(DEFAULT_MAX_SIZE_BYTES, |size| size.into_inner().bytes()),
             max_files: narrow(max_files.map(Spanned::into_inner), DEFAULT_MAX_FILES),
         })
     }

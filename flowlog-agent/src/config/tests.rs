@@ -32,6 +32,7 @@ fn defaults() {
         inventory: "inventory.toml".into(),
         pin_path: "/sys/fs/bpf/flowlog".into(),
         lock_file: "/run/flowlog-agent.lock".into(),
+        status_socket: Some("/run/flowlog-agent.sock".into()),
         on_exit: OnExit::Detach,
         capture: CaptureConfig {
             attach: AttachMode::Auto,
@@ -40,7 +41,12 @@ fn defaults() {
             flow_map_min_entries: 65_536,
             flow_map_max_entries: 1_048_576,
             overflow_ring_kib: 4096,
-            max_flows_per_window: 4_000_000,
+        },
+        spool: SpoolConfig {
+            path: "/var/lib/flowlog-agent/spool".into(),
+            max_size_bytes: 1_073_741_824,
+            max_age: Duration::from_secs(604_800),
+            max_flows_in_memory: 262_144,
         },
         metrics: MetricsConfig { listen: None },
         flow_logs: Vec::new(),
@@ -73,9 +79,11 @@ fn defaults() {
 #[test]
 fn every_key() {
     let config = parse(
-        "inventory = '/etc/flowlog/inventory.toml'\npin-path = '/sys/fs/bpf/x'\nlock-file = '/tmp/x.lock'\non-exit = 'stay'\n\
+        "inventory = '/etc/flowlog/inventory.toml'\npin-path = '/sys/fs/bpf/x'\nlock-file = '/tmp/x.lock'\n\
+         status-socket = '/tmp/x.sock'\non-exit = 'stay'\n\
          [capture]\nattach = 'clsact'\nposition = 'last'\nclsact-priority = 65535\nflow-map-min-entries = 64\n\
-         flow-map-max-entries = 64\noverflow-ring-kib = 4\nmax-flows-per-window = 1\n[metrics]\nlisten = '[::1]:9464'\n\
+         flow-map-max-entries = 64\noverflow-ring-kib = 4\n[spool]\npath = '/data/spool'\nmax-size = '1MiB'\nmax-age = '36h'\n\
+         max-flows-in-memory = 1024\n[metrics]\nlisten = '[::1]:9464'\n\
          [[flow-log]]\nname = 'all'\nresource-type = 'VSwitch'\nresource-id = 'vsw-1'\ntraffic-type = 'Drop'\nwindow = '5m'\n\
          status = 'Inactive'\ndescription = 'what was refused'\nformat = 'json'\nfields = ['type', 'region']\n\
          destination = { type = 'file', path = '/var/log//all.log', max-size = '10KiB', max-files = 2 }\n",
@@ -93,9 +101,16 @@ fn every_key() {
         flow_map_min_entries: 64,
         flow_map_max_entries: 64,
         overflow_ring_kib: 4,
-        max_flows_per_window: 1,
     };
     assert_eq!(config.capture, capture);
+    assert_eq!(config.status_socket, Some("/tmp/x.sock".into()));
+    let spool = SpoolConfig {
+        path: "/data/spool".into(),
+        max_size_bytes: 1_048_576,
+        max_age: Duration::from_secs(129_600),
+        max_flows_in_memory: 1024,
+    };
+    assert_eq!(config.spool, spool);
     assert_eq!(config.metrics.listen, "[::1]:9464".parse().ok());
     let [
         FlowLogConfig {
@@ -225,7 +240,35 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             "lockfile = '/x'".into(),
-            "2: `lockfile` is not known here: allowed are inventory, pin-path, lock-file, on-exit, capture, metrics and flow-log",
+            "2: `lockfile` is not known here: allowed are inventory, pin-path, lock-file, status-socket, on-exit, capture, spool, metrics and flow-log",
+        ),
+        (
+            "status-socket = 'a.sock'".into(),
+            "2: `status-socket` is 'a.sock': allowed is `off`, or an absolute path of at most 107 bytes without `..`, and without `/` at its end",
+        ),
+        (
+            "[spool]\npath = 'spool'".into(),
+            "3: `path` is 'spool': allowed is an absolute path without `..`, and without `/` at its end",
+        ),
+        (
+            "[spool]\nmax-size = '1KiB'".into(),
+            "3: `max-size` is '1KiB': allowed are 1MiB to 1024GiB, as in 100MiB, 1GiB or plain bytes",
+        ),
+        (
+            "[spool]\nmax-age = '30s'".into(),
+            "3: `max-age` is '30s': allowed are 1m to 365d: whole minutes, hours or days, as in 90m, 36h or 7d",
+        ),
+        (
+            "[spool]\nmax-age = 7".into(),
+            "3: `max-age` is 7: allowed are 1m to 365d: whole minutes, hours or days, as in 90m, 36h or 7d",
+        ),
+        (
+            "[spool]\nmax-flows-in-memory = 1023".into(),
+            "3: `max-flows-in-memory` is 1023: allowed are whole numbers from 1024 to 16777216",
+        ),
+        (
+            "[capture]\nmax-flows-per-window = 9".into(),
+            "3: `max-flows-per-window` is not known here: allowed are attach, position, clsact-priority, flow-map-min-entries, flow-map-max-entries and overflow-ring-kib",
         ),
         (
             "[capture]\nattach = 'tc'".into(),
@@ -329,11 +372,11 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             destination("type = 'file', path = '/a', max-size = '1MB'"),
-            "6: `max-size` is '1MB': allowed are 1KiB to 1024GiB, as in 100MiB, 10KiB, 1GiB or plain bytes",
+            "6: `max-size` is '1MB': allowed are 1KiB to 1024GiB, as in 100MiB, 1GiB or plain bytes",
         ),
         (
             destination("type = 'file', path = '/a', max-size = 1.5"),
-            "6: `max-size` is 1.5: allowed are 1KiB to 1024GiB, as in 100MiB, 10KiB, 1GiB or plain bytes",
+            "6: `max-size` is 1.5: allowed are 1KiB to 1024GiB, as in 100MiB, 1GiB or plain bytes",
         ),
         (
             destination("type = 'file', path = '/a', max-files = 1"),
@@ -372,6 +415,7 @@ fn errors_name_line_key_and_what_is_allowed() {
 fn samples_are_valid() {
     let config = parse(SAMPLE);
     assert_eq!(config.capture, CaptureConfig::default());
+    assert_eq!(config.spool, SpoolConfig::default());
     assert_eq!(config.flow_logs.len(), 2);
     let inventory = Inventory::parse(SAMPLE_INVENTORY, "inventory.toml").unwrap();
     assert_eq!(inventory.entries().len(), 4);
