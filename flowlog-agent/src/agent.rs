@@ -28,6 +28,7 @@ use crate::{
     output::{self, OutputOptions},
     privileges::{self, PrivilegeError},
     sink::{Output, SinkEvent, Sinks},
+    status::StatusError,
     store::SharedDrain,
     watch::FileWatch,
     windows::Windows,
@@ -76,6 +77,9 @@ pub enum AgentError {
         /// Why.
         source: io::Error,
     },
+    /// The status cannot be told, or not asked for.
+    #[error(transparent)]
+    Status(#[from] StatusError),
     /// The system.
     #[error("cannot {what}: {source}")]
     System {

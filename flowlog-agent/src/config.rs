@@ -36,6 +36,8 @@ mod flow_logs;
 mod raw;
 mod values;
 
+pub(crate) use raw::DEFAULT_STATUS_SOCKET;
+
 /// Most flow logs that a configuration can have.
 pub const MAX_FLOW_LOGS: usize = 100;
 

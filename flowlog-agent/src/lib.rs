@@ -27,6 +27,7 @@ pub mod route;
 mod sink;
 pub mod sizing;
 pub mod slots;
+pub mod status;
 pub mod store;
 mod watch;
 pub mod window;

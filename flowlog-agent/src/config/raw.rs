@@ -18,7 +18,7 @@ const DEFAULT_PIN_PATH: &str = "/sys/fs/bpf/flowlog";
 const DEFAULT_LOCK_FILE: &str = "/run/flowlog-agent.lock";
 
 /// Where the status is told unless the configuration says otherwise.
-pub(super) const DEFAULT_STATUS_SOCKET: &str = "/run/flowlog-agent.sock";
+pub(crate) const DEFAULT_STATUS_SOCKET: &str = "/run/flowlog-agent.sock";
 
 type FlowMapEntries = WholeNumber<64, 16_777_216>;
 

@@ -14,7 +14,7 @@ use flowlog_model::{
 };
 
 use super::SinkWriter;
-use crate::{route, store::ClosedWindow};
+use crate::{report::grouped, route, store::ClosedWindow};
 
 /// Rows that are shown of a window; the others are added up in one line.
 const MAX_ROWS: usize = 60;
@@ -378,19 +378,6 @@ fn shortened(text: &str, longest: usize) -> String {
         .chain(['…'])
         .chain(text.chars().skip(length - tail))
         .collect()
-}
-
-/// With a comma before every three digits.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Names that people know; the others are numbers as in IANA's registry.
