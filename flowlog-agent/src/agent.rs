@@ -317,10 +317,10 @@ impl Agent {
     fn device_event(&mut self, event: DeviceEvent) {
         let now = self.clock.now().boot;
         match event {
-            DeviceEvent::Appeared(device) | DeviceEvent::Changed(device) => {
+            DeviceEvent::Appeared(device, _) | DeviceEvent::Changed(device, _) => {
                 self.capture.device(device, now);
             }
-            DeviceEvent::Vanished(key) => self.capture.vanished(key, now),
+            DeviceEvent::Vanished(key, _) => self.capture.vanished(key, now),
             DeviceEvent::NamespaceUnavailable { name, reason } => {
                 tracing::warn!(namespace = name, "cannot be watched: {reason}");
             }
