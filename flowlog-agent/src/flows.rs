@@ -3,6 +3,7 @@ use std::cmp::Ordering;
 
 use flowlog_common::{DIRECTION_OUT, FlowCounters, FlowKeyV4, FlowKeyV6, Volume};
 use itertools::Itertools as _;
+use serde::{Deserialize, Serialize};
 
 /// What a flow's key tells, whichever family it is of.
 pub trait FlowKey: Copy + Ord {
@@ -165,8 +166,9 @@ pub fn merge<'r, K: FlowKey + 'r>(
         })
 }
 
-/// Packets and octets by direction, of one ENI.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Packets and octets by direction, of one ENI. As JSON: packets and octets `in`, packets and octets `out`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[u64; 4]", into = "[u64; 4]")]
 pub struct ByDirection {
     /// [`flowlog_common::DIRECTION_IN`].
     pub r#in: Volume,
@@ -189,6 +191,22 @@ impl ByDirection {
         let volume = self.of_mut(direction);
         volume.packets += packets;
         volume.bytes += bytes;
+    }
+}
+
+impl From<[u64; 4]> for ByDirection {
+    fn from([packets_in, bytes_in, packets_out, bytes_out]: [u64; 4]) -> Self {
+        let volume = |packets, bytes| Volume { packets, bytes };
+        Self {
+            r#in: volume(packets_in, bytes_in),
+            out: volume(packets_out, bytes_out),
+        }
+    }
+}
+
+impl From<ByDirection> for [u64; 4] {
+    fn from(ByDirection { r#in, out }: ByDirection) -> Self {
+        [r#in.packets, r#in.bytes, out.packets, out.bytes]
     }
 }
 

@@ -26,6 +26,7 @@ pub mod route;
 mod sink;
 pub mod sizing;
 pub mod slots;
+pub mod spool;
 pub mod store;
 mod watch;
 pub mod window;

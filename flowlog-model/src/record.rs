@@ -1,8 +1,10 @@
 //! The flow log record.
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 /// The identity of an elastic network interface.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Eni {
     /// `eni-id`.
     pub eni_id: String,

@@ -1,0 +1,223 @@
+//! What goes into the spool and comes out of it.
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use flowlog_model::record::Eni;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{flows::ByDirection, store::CapturedEnis, window::Window};
+
+/// Packets and octets by slot and direction.
+pub type Volumes = BTreeMap<u32, ByDirection>;
+
+/// Where the spool is and how large it may become.
+#[derive(Clone, Debug)]
+pub struct SpoolConfig {
+    /// Its folder; made if it is not there.
+    pub path: PathBuf,
+    /// What its files may take on the disk, in bytes, each rounded up to 4 KiB. A reserve of 1 MiB comes on top.
+    pub max_bytes: u64,
+    /// Age at which a closed window's flows are given up, in seconds since its end.
+    pub max_age_seconds: u64,
+    /// Flows that a drain gathers in memory before it writes them as a sorted run; at most 64 octets each.
+    pub max_flows_in_memory: usize,
+}
+
+/// Where the kernel stood at a drain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelMark {
+    /// What the numbers count within: they start again with every boot and every new set of maps.
+    pub epoch: String,
+    /// Flips so far.
+    pub flips: u64,
+    /// Position in the overflow ring up to which the drain has read, in octets.
+    pub ring_position: u64,
+}
+
+/// What was found when the spool was opened.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Where the kernel stood at the newest drain that was committed.
+    pub mark: Option<KernelMark>,
+    /// What the caller gave with that drain.
+    pub extras: serde_json::Value,
+    /// As saved last, with the series moved on over windows that were closed since.
+    pub state: Option<State>,
+    /// What is damaged.
+    pub damage: Damage,
+}
+
+/// What was found damaged: how often, and what it was, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Files and parts of files.
+    pub count: u64,
+    /// A sentence for each of the first 32.
+    pub sentences: Vec<String>,
+}
+
+/// What the agent needs to go on where the one before it stopped.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The open windows, one for each length.
+    pub series: Vec<OpenSeries>,
+    /// The ENIs that have a slot.
+    pub enis: Vec<StoredEni>,
+    /// Whatever else the caller keeps.
+    #[serde(default)]
+    pub ledger: serde_json::Value,
+}
+
+/// An open window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSeries {
+    /// Length of the windows of its series, in seconds.
+    pub length_seconds: u64,
+    /// Its first second, in Unix seconds.
+    pub start: u64,
+    /// When it was opened, on the monotonic clock, in nanoseconds.
+    pub opened_ns: u64,
+    /// Sequence number of its first drain.
+    pub first_drain: u64,
+}
+
+/// An ENI that has a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredEni {
+    /// Its slot.
+    pub slot: u32,
+    /// The ENI.
+    pub eni: Eni,
+    /// When it ceased to be captured, on the monotonic clock, in nanoseconds.
+    pub gone_at_ns: Option<u64>,
+}
+
+/// A window that is to be closed.
+#[derive(Clone, Debug)]
+pub struct Closing<'a> {
+    /// Length that it should have had, in seconds.
+    pub length_seconds: u64,
+    /// Its label.
+    pub label: Window,
+    /// When it was opened, on the monotonic clock.
+    pub opened: Duration,
+    /// When it was closed, on the monotonic clock.
+    pub closed: Duration,
+    /// The ENIs of the host.
+    pub captured: &'a CapturedEnis,
+    /// Names of the flow logs that are to have it.
+    pub flow_logs: &'a [String],
+    /// Sequence number of its first drain. Its last is the newest that is committed.
+    pub first_drain: u64,
+}
+
+/// A drain that is on the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// IPv4 flows that it has been given; those of several runs count in each.
+    pub flows_v4: u64,
+    /// IPv6 flows, likewise.
+    pub flows_v6: u64,
+    /// What its flows sum up to.
+    pub volumes: Volumes,
+    /// Why only the sums were kept, if so: they are in the window's `skipped`, and `volumes` are not in its flows.
+    pub sums_only: Option<Full>,
+    /// What was given up to make room for it.
+    pub given_up: GivenUp,
+}
+
+/// Why there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// `max_bytes` are reached.
+    Limit,
+    /// The file system is full.
+    Disk,
+}
+
+/// Closed windows that were given up, by cause: their flows are deleted, their sums are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GivenUp {
+    /// For `max_bytes`.
+    pub size: Lost,
+    /// For `max_age_seconds`.
+    pub age: Lost,
+    /// Because the file system was full.
+    pub disk: Lost,
+}
+
+/// What windows that were given up had in their flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Windows.
+    pub windows: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Octets.
+    pub bytes: u64,
+}
+
+/// How full the spool is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// What its files take, in bytes, each rounded up to 4 KiB; without the reserve.
+    pub bytes: u64,
+    /// Closed windows that are not delivered to all their flow logs.
+    pub pending_windows: u64,
+    /// Start of the oldest of them, in Unix seconds.
+    pub oldest: Option<u64>,
+}
+
+/// Why the spool cannot be used, or could not do something.
+#[derive(Debug, Error)]
+pub enum SpoolError {
+    /// The folder or a file in it.
+    #[error("cannot {what} {path} of the spool: {source}", path = path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody else uses it.
+    #[error("the spool {path} is in use by another flowlog-agent", path = path.display())]
+    Held {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Written by another version.
+    #[error("{path} of the spool has format {format}, and this flowlog-agent knows only format {known}", path = path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What it has.
+        format: u32,
+        /// What is known.
+        known: u32,
+    },
+    /// A file that was sound when the spool was opened is damaged now.
+    #[error("{path} of the spool is damaged: {reason}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// In what way.
+        reason: String,
+    },
+}
+
+impl SpoolError {
+    #[expect(dead_code, reason = "used with the first file")]
+    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+}
