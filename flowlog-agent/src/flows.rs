@@ -61,8 +61,8 @@ impl<K: FlowKey> Flow<K> {
 
     fn absorb(&mut self, other: &Self) {
         self.tcp_flags |= other.tcp_flags;
-        self.packets += other.packets;
-        self.bytes += other.bytes;
+        self.packets = self.packets.saturating_add(other.packets);
+        self.bytes = self.bytes.saturating_add(other.bytes);
     }
 }
 
@@ -153,8 +153,15 @@ impl<K: FlowKey> Run<K> {
 pub fn merge<'r, K: FlowKey + 'r>(
     runs: impl IntoIterator<Item = &'r Run<K>>,
 ) -> impl Iterator<Item = Flow<K>> {
-    runs.into_iter()
-        .map(|run| run.0.iter().copied())
+    merge_sorted(runs.into_iter().map(|run| run.0.iter().copied()))
+}
+
+/// The flows of several streams, each in order of its keys: in that order, each key once.
+pub fn merge_sorted<K: FlowKey>(
+    streams: impl IntoIterator<Item = impl Iterator<Item = Flow<K>>>,
+) -> impl Iterator<Item = Flow<K>> {
+    streams
+        .into_iter()
         .kmerge_by(|a, b| a.key < b.key)
         .coalesce(|mut a, b| {
             if a.key == b.key {
@@ -189,8 +196,21 @@ impl ByDirection {
     /// Adds to a direction.
     pub fn add(&mut self, direction: u8, packets: u64, bytes: u64) {
         let volume = self.of_mut(direction);
-        volume.packets += packets;
-        volume.bytes += bytes;
+        volume.packets = volume.packets.saturating_add(packets);
+        volume.bytes = volume.bytes.saturating_add(bytes);
+    }
+
+    /// What `other` has less, by direction; nothing where it has more.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        let minus = |a: Volume, b: Volume| Volume {
+            packets: a.packets.saturating_sub(b.packets),
+            bytes: a.bytes.saturating_sub(b.bytes),
+        };
+        Self {
+            r#in: minus(self.r#in, other.r#in),
+            out: minus(self.out, other.out),
+        }
     }
 }
 

@@ -1,19 +1,18 @@
 //! What goes into the spool and comes out of it.
-use std::{
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::PathBuf, time::Duration};
 
 use flowlog_model::record::Eni;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{flows::ByDirection, store::CapturedEnis, window::Window};
+use super::{
+    Volumes,
+    durable::{FORMAT, Unreadable},
+};
+use crate::{lock::LockError, store::CapturedEnis, window::Window};
 
-/// Packets and octets by slot and direction.
-pub type Volumes = BTreeMap<u32, ByDirection>;
+/// Sentences that are kept of what is damaged.
+pub const MAX_SENTENCES: usize = 32;
 
 /// Where the spool is and how large it may become.
 #[derive(Clone, Debug)]
@@ -57,7 +56,7 @@ pub struct Recovered {
 pub struct Damage {
     /// Files and parts of files.
     pub count: u64,
-    /// A sentence for each of the first 32.
+    /// A sentence for each of the first [`MAX_SENTENCES`].
     pub sentences: Vec<String>,
 }
 
@@ -129,8 +128,6 @@ pub struct Committed {
     pub volumes: Volumes,
     /// Why only the sums were kept, if so: they are in the window's `skipped`, and `volumes` are not in its flows.
     pub sums_only: Option<Full>,
-    /// What was given up to make room for it.
-    pub given_up: GivenUp,
 }
 
 /// Why there is no room.
@@ -139,6 +136,14 @@ pub enum Full {
     /// `max_bytes` are reached.
     Limit,
     /// The file system is full.
+    Disk,
+}
+
+/// Why a window is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    Size,
+    Age,
     Disk,
 }
 
@@ -178,21 +183,26 @@ pub struct Usage {
 /// Why the spool cannot be used, or could not do something.
 #[derive(Debug, Error)]
 pub enum SpoolError {
-    /// The folder or a file in it.
-    #[error("cannot {what} {path} of the spool: {source}", path = path.display())]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// The file or folder.
+    /// The folder.
+    #[error("the spool cannot use the folder {path}: {source}", path = path.display())]
+    Folder {
+        /// The folder.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
     /// Somebody else uses it.
-    #[error("the spool {path} is in use by another flowlog-agent", path = path.display())]
-    Held {
-        /// The folder.
+    #[error(transparent)]
+    Held(LockError),
+    /// A file in it.
+    #[error("cannot {what} {path} of the spool: {source}", path = path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
         path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// Written by another version.
     #[error("{path} of the spool has format {format}, and this flowlog-agent knows only format {known}", path = path.display())]
@@ -215,9 +225,45 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
-    #[expect(dead_code, reason = "used with the first file")]
-    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { what, path, source }
+    /// A file that cannot be read and is neither missing nor of no concern.
+    pub(super) fn unreadable(path: PathBuf, unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::Missing => Self::Damaged {
+                path,
+                reason: "it is missing".to_owned(),
+            },
+            Unreadable::Damaged(reason) => Self::Damaged { path, reason },
+            Unreadable::Format(format) => Self::Format {
+                path,
+                format,
+                known: FORMAT,
+            },
+            Unreadable::Io(source) => Self::Io {
+                what: "read",
+                path,
+                source,
+            },
+        }
+    }
+}
+
+impl Damage {
+    /// Adds a sentence, and logs it.
+    pub(super) fn add(&mut self, sentence: String) {
+        self.count += 1;
+        if self.sentences.len() < MAX_SENTENCES {
+            tracing::error!("{sentence}");
+            self.sentences.push(sentence);
+        }
+    }
+}
+
+impl GivenUp {
+    pub(super) fn of_mut(&mut self, cause: Cause) -> &mut Lost {
+        match cause {
+            Cause::Size => &mut self.size,
+            Cause::Age => &mut self.age,
+            Cause::Disk => &mut self.disk,
+        }
     }
 }
