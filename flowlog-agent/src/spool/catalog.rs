@@ -143,26 +143,50 @@ impl Shared {
         self.drains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the files of all drains from `first` on and before `next`. They can be read then, also if the spool removes them.
+    /// The drains with flows from `first` on and before `next`.
+    fn with_flows(&self, first: u64, next: u64) -> Vec<Arc<Drain>> {
+        self.drains()
+            .range(first..next.max(first))
+            .map(|(_, entry)| &entry.drain)
+            .filter(|drain| !drain.runs.is_empty() && drain.range.last < next)
+            .map(Arc::clone)
+            .collect()
+    }
+
+    /// Opens the files of the drains from `first` on and before `next`. They can be read then, also if the spool removes them.
     pub(super) fn open_files(
         &self,
         first: u64,
         next: u64,
         damage: &Arc<DamageCount>,
     ) -> Result<Vec<OpenDrain>, SpoolError> {
-        // The spool takes a drain off the list before it removes its file.
-        let drains = self.drains();
-        let mut opened = Vec::new();
-        for entry in drains.range(first..next.max(first)).map(|(_, entry)| entry) {
-            let drain = &entry.drain;
-            if drain.runs.is_empty() || drain.range.last >= next {
-                continue;
+        loop {
+            let drains = self.with_flows(first, next);
+            let mut opened: Vec<OpenDrain> = Vec::with_capacity(drains.len());
+            let mut missing = Vec::new();
+            for drain in &drains {
+                let name = drain.range.flows();
+                let file = match FlowsFile::open(&self.folder, drain.range, damage) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        missing.push(self.folder.file(&name));
+                        None
+                    }
+                    result => result.map_err(|source| self.error("open", &name, source))?,
+                };
+                opened.push((Arc::clone(drain), file.map(Arc::new)));
             }
-            let file = FlowsFile::open(&self.folder, drain.range, damage)
-                .map_err(|source| self.error("open", &drain.range.flows(), source))?;
-            opened.push((Arc::clone(drain), file.map(Arc::new)));
+            // The spool takes drains off the list before it removes their files: then there is another list by now.
+            let is_same = || {
+                let now = self.with_flows(first, next);
+                now.len() == drains.len() && now.iter().zip(&drains).all(|(a, b)| Arc::ptr_eq(a, b))
+            };
+            if missing.is_empty() || is_same() {
+                for path in missing {
+                    damage.add(&path, "it is missing");
+                }
+                return Ok(opened);
+            }
         }
-        Ok(opened)
     }
 
     pub(super) fn error(&self, what: &'static str, name: &str, source: io::Error) -> SpoolError {

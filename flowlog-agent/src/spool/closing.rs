@@ -93,7 +93,7 @@ impl Spool {
             given_up: manifest.given_up,
             bytes: on_disk(octets),
         };
-        self.bytes += pending.bytes;
+        self.window_bytes += pending.bytes;
         if !pending.given_up {
             let mut drains = self.shared.drains();
             for entry in overlapping_mut(&mut drains, pending.first_drain, pending.next_drain) {
@@ -147,7 +147,7 @@ impl Spool {
     fn lose(&mut self, range: DrainRange) {
         if let Some(entry) = self.shared.drains().remove(&range.first) {
             let bytes = entry.drain.flows_bytes + entry.drain.meta_bytes;
-            self.bytes = self.bytes.saturating_sub(bytes);
+            self.drain_bytes = self.drain_bytes.saturating_sub(bytes);
         }
     }
 }

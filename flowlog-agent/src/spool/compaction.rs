@@ -70,7 +70,7 @@ impl Spool {
         let sources = self.mergeable(first_open)?;
         let octets: u64 = sources.iter().map(|drain| drain.flows_bytes).sum();
         // For a while both are there.
-        if self.bytes.saturating_add(octets) > self.config.max_bytes {
+        if self.bytes().saturating_add(octets) > self.config.max_bytes {
             return None;
         }
         self.compaction.running = true;
@@ -171,7 +171,7 @@ impl Spool {
                 self.shared.folder.drop_file(&range.meta());
             })?;
         let drain = Arc::new(Drain::new(meta, octets));
-        self.bytes += drain.flows_bytes + drain.meta_bytes;
+        self.drain_bytes += drain.flows_bytes + drain.meta_bytes;
         let mut drains = self.shared.drains();
         let mut holders = 0;
         for source in sources {
@@ -191,7 +191,7 @@ impl Spool {
             self.shared.folder.drop_file(&source.range.meta());
             self.shared.folder.drop_file(&source.range.flows());
             let bytes = source.flows_bytes + source.meta_bytes;
-            self.bytes = self.bytes.saturating_sub(bytes);
+            self.drain_bytes = self.drain_bytes.saturating_sub(bytes);
         }
         // They may have been needed only while they were merged.
         self.collect(range.first, range.last + 1);
@@ -220,8 +220,11 @@ impl CompactionJob {
         let mut damages = Vec::new();
         for drain in self.sources.iter().filter(|drain| !drain.runs.is_empty()) {
             let (first, damage) = (drain.range.first, Arc::new(DamageCount::default()));
-            let file = FlowsFile::open(&self.shared.folder, drain.range, &damage)?
-                .ok_or(Failure::Source(first))?;
+            let file = match FlowsFile::open(&self.shared.folder, drain.range, &damage) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                result => result?,
+            };
+            let file = file.ok_or(Failure::Source(first))?;
             files.push((Arc::clone(drain), Some(Arc::new(file))));
             damages.push((first, damage));
         }

@@ -51,7 +51,16 @@ pub(super) struct Folder {
 impl Folder {
     /// Opens the folder; makes it, for its owner only, if it is not there.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        for parent in missing.iter().filter_map(|made| made.parent()) {
+            let parent = if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            };
+            File::open(parent)?.sync_all()?;
+        }
         let handle = File::open(path)?;
         Ok(Self {
             path: path.to_owned(),

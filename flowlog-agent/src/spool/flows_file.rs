@@ -152,7 +152,7 @@ impl DamageCount {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn add(&self, path: &Path, what: &str) {
+    pub(super) fn add(&self, path: &Path, what: &str) {
         if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::error!(
                 "{} is damaged ({what}): its flows become SKIPDATA, as everything that is damaged beside it",
@@ -172,20 +172,14 @@ pub(super) struct FlowsFile {
 }
 
 impl FlowsFile {
-    /// Opens the file; none if it is not there or is another.
+    /// Opens the file; none if it is another, or cannot be read.
     pub(super) fn open(
         folder: &Folder,
         range: DrainRange,
         damage: &Arc<DamageCount>,
     ) -> io::Result<Option<Self>> {
         let path = folder.file(&range.flows());
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                damage.add(&path, "it is missing");
-                return Ok(None);
-            }
-            result => result?,
-        };
+        let file = File::open(&path)?;
         let mut found = [0; HEADER_OCTETS as usize];
         let read = file.read_exact_at(&mut found, 0);
         if read.is_err() || found[..] != *header(range) {

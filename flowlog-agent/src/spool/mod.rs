@@ -65,11 +65,15 @@ pub struct Spool {
     loss_unknown: bool,
     /// Damaged files that tell of it until then.
     witnesses: Vec<String>,
-    /// What all drains and manifests take on the disk.
-    bytes: u64,
+    /// What the drains take on the disk.
+    drain_bytes: u64,
+    /// What the manifests take on the disk.
+    window_bytes: u64,
     max_pending: usize,
     /// Since the last sweep.
     given_up: GivenUp,
+    /// Why the newest drain has sums only, if so.
+    full: Option<Full>,
     compaction: compaction::Progress,
     #[expect(dead_code, reason = "held for its effect")]
     lock: HostLock,
@@ -83,6 +87,7 @@ struct Pending {
     next_drain: u64,
     /// What its flows sum up to.
     total: Volume,
+    /// Its flows are not kept for its sake any more.
     given_up: bool,
     /// What its manifest takes on the disk.
     bytes: u64,
@@ -272,7 +277,7 @@ impl Spool {
     pub fn usage(&self) -> Usage {
         let pending = |pending: &&Pending| self.waiting(&pending.window).next().is_some();
         Usage {
-            bytes: self.bytes,
+            bytes: self.bytes(),
             pending_windows: (self.windows.len() - self.delivered_early.len()) as u64,
             oldest: self
                 .windows

@@ -13,8 +13,8 @@ pub(super) const LOCK: &str = "lock";
 /// What is given back to a full disk.
 pub(super) const RESERVE: &str = "reserve";
 
-/// Names and numbers beyond are not ours: so there is always a next one.
-const MAX_NUMBER: u64 = u64::MAX >> 1;
+/// Largest number of a drain or a window. Those beyond are not ours: so there is always a next one.
+pub(super) const MAX_NUMBER: u64 = u64::MAX >> 1;
 
 /// Octets of a flow log's name that a cursor's file name can have.
 const MAX_CURSOR_NAME: usize = 128;

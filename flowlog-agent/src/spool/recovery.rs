@@ -55,7 +55,8 @@ pub(super) fn open(config: SpoolConfig) -> Result<(Spool, Recovered), SpoolError
     let mut spool = Spool {
         next_drain: found.newest() + 1,
         marked: found.marked(),
-        bytes: found.bytes(),
+        drain_bytes: found.bytes(),
+        window_bytes: 0,
         shared: Arc::new(Shared::new(folder, found.drains)),
         windows: BTreeMap::new(),
         delivered_early: BTreeSet::new(),
@@ -67,6 +68,7 @@ pub(super) fn open(config: SpoolConfig) -> Result<(Spool, Recovered), SpoolError
         witnesses: Vec::new(),
         max_pending: MAX_PENDING_WINDOWS,
         given_up: GivenUp::default(),
+        full: None,
         compaction: Progress::default(),
         config,
         lock,
@@ -122,15 +124,18 @@ impl Spool {
         for name in &listing.cursors {
             let path = self.shared.folder.file(name);
             match durable::read::<cursor::Stored>(&self.shared.folder, name) {
-                Ok((stored, _)) if names::cursor(&stored.flow_log) == *name => {
+                Ok((stored, _))
+                    if names::cursor(&stored.flow_log) == *name
+                        && stored.cursor.window <= names::MAX_NUMBER =>
+                {
                     let known = Delivered {
                         window: stored.cursor.window,
                         forgotten: stored.forgotten,
                     };
-                    self.next_window = self.next_window.max(known.window.saturating_add(1));
+                    self.next_window = self.next_window.max(known.window + 1);
                     self.cursors.insert(stored.flow_log, known);
                 }
-                Ok(_) => damage.add(format!("{} is of another flow log", path.display())),
+                Ok(_) => damage.add(format!("{} contradicts itself", path.display())),
                 Err(Unreadable::Damaged(reason)) => damage.add(format!(
                     "{} is damaged ({reason}): its flow log may be given windows again",
                     path.display()
@@ -198,7 +203,7 @@ impl Spool {
     ) -> Result<Option<State>, SpoolError> {
         let path = self.shared.folder.file(names::STATE);
         let lost = match durable::read::<StoredState<State>>(&self.shared.folder, names::STATE) {
-            Ok((stored, _)) => {
+            Ok((stored, _)) if is_sane(&stored.state) => {
                 self.loss_unknown |= stored.loss_unknown;
                 self.saved = saved(&stored.state);
                 let state = brought_up(stored.state, newest);
@@ -208,6 +213,7 @@ impl Spool {
                 self.open = Some(open);
                 return Ok(Some(state));
             }
+            Ok(_) => "damaged (it contradicts itself)".to_owned(),
             Err(Unreadable::Missing) if !expected => return Ok(None),
             Err(Unreadable::Missing) => "missing".to_owned(),
             Err(Unreadable::Damaged(reason)) => format!("damaged ({reason})"),
@@ -247,10 +253,15 @@ impl Spool {
                 let path = path.display();
                 damage.add(format!("{path} is missing: its flows become SKIPDATA"));
             }
-            self.bytes = self.bytes.saturating_sub(entry.drain.flows_bytes);
+            self.drain_bytes = self.drain_bytes.saturating_sub(entry.drain.flows_bytes);
             entry.drain = Arc::new(entry.drain.without_flows());
         }
     }
+}
+
+fn is_sane(state: &State) -> bool {
+    let mut series = state.series.iter();
+    series.all(|series| series.first_drain <= names::MAX_NUMBER)
 }
 
 /// Windows that were closed after the state was saved are not open any more.

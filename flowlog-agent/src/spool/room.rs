@@ -41,8 +41,16 @@ impl Spool {
     /// Gives up the oldest closed windows until the limits are kept, or nothing is left to be given up.
     pub(super) fn keep_limits(&mut self) {
         let max_bytes = self.config.max_bytes;
-        while self.bytes > max_bytes && (self.give_up_oldest(Cause::Size) || self.join_oldest()) {}
         while self.windows.len() > self.max_pending && self.join_oldest() {}
+        // Where manifests are most of it, old labels go before younger flows.
+        while self.bytes() > max_bytes
+            && ((self.window_bytes > max_bytes / 2 && self.join_oldest())
+                || self.give_up_oldest(Cause::Size))
+        {}
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.drain_bytes + self.window_bytes
     }
 
     /// Whether there is room for `bytes` more within the limit, if need be after closed windows were given up.
@@ -50,7 +58,7 @@ impl Spool {
         let max_bytes = self.config.max_bytes;
         let first_open = self.first_open();
         let fits = |used: u64| used.saturating_add(bytes) <= max_bytes;
-        if fits(self.bytes) {
+        if fits(self.bytes()) {
             return true;
         }
         let to_be_had: u64 = self
@@ -60,11 +68,11 @@ impl Spool {
             .filter(|entry| entry.drain.range.last < first_open)
             .map(|entry| entry.drain.flows_bytes)
             .sum();
-        if !fits(self.bytes.saturating_sub(to_be_had)) {
+        if !fits(self.bytes().saturating_sub(to_be_had)) {
             return false;
         }
-        while !fits(self.bytes) && self.give_up_oldest(Cause::Size) {}
-        fits(self.bytes)
+        while !fits(self.bytes()) && self.give_up_oldest(Cause::Size) {}
+        fits(self.bytes())
     }
 
     /// Writes; when the disk is full, gives up the oldest closed windows and tries again, and at last with the reserve.
@@ -124,26 +132,30 @@ impl Spool {
         };
         pending.given_up = true;
         let (first, next, total) = (pending.first_drain, pending.next_drain, pending.total);
-        self.release(first, next);
         if total.packets == 0 {
+            self.release(first, next);
             return;
+        }
+        // First, so that what is missing is no damage after a crash; or at least when there is room.
+        let noted = self.note_given_up(id);
+        self.release(first, next);
+        if !noted && !self.note_given_up(id) {
+            tracing::debug!(
+                "cannot note that window {id} is given up: after a restart it is counted again"
+            );
         }
         let lost = self.given_up.of_mut(cause);
         lost.windows += 1;
         lost.packets = lost.packets.saturating_add(total.packets);
         lost.bytes = lost.bytes.saturating_add(total.bytes);
-        // So that it is not counted again after a restart. If it cannot be noted, it is.
-        let noted = Manifest::read(&self.shared, id).map(|(manifest, _)| {
-            let given_up = true;
-            let manifest = Manifest {
-                given_up,
-                ..manifest
-            };
-            durable::write(&self.shared.folder, &names::window(id), &manifest)
-        });
-        if !matches!(noted, Ok(Ok(_))) {
-            tracing::debug!("cannot note that window {id} is given up: {noted:?}");
-        }
+    }
+
+    fn note_given_up(&self, id: u64) -> bool {
+        let Ok((mut manifest, _)) = Manifest::read(&self.shared, id) else {
+            return false;
+        };
+        manifest.given_up = true;
+        durable::write(&self.shared.folder, &names::window(id), &manifest).is_ok()
     }
 
     /// A window needs its drains no longer.
@@ -173,11 +185,11 @@ impl Spool {
         for drain in unneeded {
             if drain.range.first < self.marked {
                 self.shared.folder.drop_file(&drain.range.meta());
-                self.bytes = self.bytes.saturating_sub(drain.meta_bytes);
+                self.drain_bytes = self.drain_bytes.saturating_sub(drain.meta_bytes);
             }
             if drain.flows_bytes > 0 {
                 self.shared.folder.drop_file(&drain.range.flows());
-                self.bytes = self.bytes.saturating_sub(drain.flows_bytes);
+                self.drain_bytes = self.drain_bytes.saturating_sub(drain.flows_bytes);
             }
         }
     }
@@ -186,14 +198,15 @@ impl Spool {
     pub(super) fn take_window(&mut self, id: u64) -> Option<Pending> {
         let pending = self.windows.remove(&id)?;
         self.delivered_early.remove(&id);
-        self.bytes = self.bytes.saturating_sub(pending.bytes);
+        self.window_bytes = self.window_bytes.saturating_sub(pending.bytes);
         if !pending.given_up {
             self.release(pending.first_drain, pending.next_drain);
         }
         Some(pending)
     }
 
-    /// Removes a window that nobody waits for, unless the saved state takes it for open: then it would be closed again after a crash.
+    /// Removes a window that nobody waits for. If the saved state takes it for open its manifest stays, lest it is closed again after a
+    /// crash.
     pub(super) fn remove_if_delivered(&mut self, id: u64) {
         let Some(pending) = self.windows.get(&id) else {
             return;
@@ -202,11 +215,19 @@ impl Spool {
             return;
         }
         let saved = self.saved.get(&pending.window.length_seconds);
-        if saved.is_some_and(|saved| *saved < (pending.next_drain, pending.window.label.end)) {
-            self.delivered_early.insert(id);
+        let is_early =
+            saved.is_some_and(|saved| *saved < (pending.next_drain, pending.window.label.end));
+        if !is_early {
+            self.shared.folder.drop_file(&names::window(id));
+            self.take_window(id);
             return;
         }
-        self.shared.folder.drop_file(&names::window(id));
-        self.take_window(id);
+        self.delivered_early.insert(id);
+        let (first, next) = (pending.first_drain, pending.next_drain);
+        let holds = self.windows.get_mut(&id).filter(|p| !p.given_up);
+        if let Some(pending) = holds {
+            pending.given_up = true;
+            self.release(first, next);
+        }
     }
 }

@@ -19,7 +19,8 @@ pub const MAX_SENTENCES: usize = 32;
 pub struct SpoolConfig {
     /// Its folder; made if it is not there.
     pub path: PathBuf,
-    /// What its files may take on the disk, in bytes, each rounded up to 4 KiB. A reserve of 1 MiB comes on top.
+    /// What drains and closed windows may take on the disk, in bytes, each file rounded up to 4 KiB. When flows have no more room, their sums
+    /// are kept beyond it. A reserve of 1 MiB, the state and the cursors come on top.
     pub max_bytes: u64,
     /// Age at which a closed window's flows are given up, in seconds since its end.
     pub max_age_seconds: u64,
@@ -120,7 +121,7 @@ pub struct Closing<'a> {
 pub struct Committed {
     /// Its sequence number.
     pub sequence: u64,
-    /// IPv4 flows that it has been given; those of several runs count in each.
+    /// IPv4 flows that it was given, each as often as it was.
     pub flows_v4: u64,
     /// IPv6 flows, likewise.
     pub flows_v6: u64,
@@ -172,7 +173,7 @@ pub struct Lost {
 /// How full the spool is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// What its files take, in bytes, each rounded up to 4 KiB; without the reserve.
+    /// What drains and closed windows take on the disk, in bytes, each file rounded up to 4 KiB.
     pub bytes: u64,
     /// Closed windows that are not delivered to all their flow logs.
     pub pending_windows: u64,

@@ -62,6 +62,7 @@ impl Manifest {
             && manifest.first_id <= id
             && manifest.start <= manifest.end
             && manifest.first_drain <= manifest.next_drain
+            && manifest.next_drain <= names::MAX_NUMBER
             && manifest.enis.iter().all(|eni| eni.slot < MAX_SLOTS);
         if sane {
             Ok((manifest, octets))

@@ -152,10 +152,12 @@ impl<'s> DrainWriter<'s> {
             Full::Limit => "max-bytes are reached",
             Full::Disk => "the disk is full",
         };
-        tracing::warn!(
-            "the spool {} has no room for the flows of open windows ({what}): only their sums are kept, for SKIPDATA",
-            self.spool.config.path.display()
-        );
+        if self.spool.full != Some(full) {
+            tracing::warn!(
+                "the spool {} has no room for the flows of open windows ({what}): only their sums are kept, for SKIPDATA",
+                self.spool.config.path.display()
+            );
+        }
         self.committed.sums_only = Some(full);
         self.file = None;
     }
@@ -211,6 +213,7 @@ impl<'s> DrainWriter<'s> {
             self.spool.shared.error("write", &self.range.meta(), source)
         })?;
         self.spool.insert(&meta, octets);
+        self.spool.set_full(self.committed.sums_only);
         Ok(self.committed)
     }
 
@@ -280,12 +283,22 @@ fn push<K>(flows: &mut Vec<Flow<K>>, flow: Flow<K>, max: usize) {
 }
 
 impl Spool {
+    fn set_full(&mut self, full: Option<Full>) {
+        if self.full.is_some() && full.is_none() {
+            tracing::info!(
+                "the spool {} has room for flows again",
+                self.config.path.display()
+            );
+        }
+        self.full = full;
+    }
+
     /// Takes a committed drain into the books.
     fn insert(&mut self, meta: &Meta, meta_octets: u64) {
         let drain = Drain::new(meta, meta_octets);
         let before = std::mem::replace(&mut self.marked, drain.range.first);
         self.next_drain = drain.range.last + 1;
-        self.bytes += drain.flows_bytes + drain.meta_bytes;
+        self.drain_bytes += drain.flows_bytes + drain.meta_bytes;
         let entry = Entry {
             drain: drain.into(),
             holders: 0,

@@ -1,5 +1,8 @@
 //! The spool against an oracle that keeps everything in memory.
+mod crash;
 mod damage;
+mod disk_full;
+mod limits;
 mod round_trip;
 
 use std::{
@@ -467,6 +470,17 @@ fn some(seed: u64) -> Counted {
             .collect(),
         skipped: Volumes::from([(1, volume(seed + 1))]),
     }
+}
+
+/// Many flows: a drain of them takes 24 pages.
+fn large(seed: u64) -> Counted {
+    let mut counted = some(seed);
+    for number in 0..2000_u32 {
+        let mut flow = flow_v4(number % 3, 0, 0, seed + 1);
+        flow.key.dst_addr = number.to_be_bytes();
+        counted.v4.push(flow);
+    }
+    counted
 }
 
 #[test]
