@@ -25,7 +25,7 @@ const MERGED: usize = 32;
 pub(super) struct Progress {
     /// A job is not taken back yet.
     running: bool,
-    /// After a failure it is not tried before this drain.
+    /// After one that came to nothing there is none before this drain.
     not_before: u64,
     /// First sequence numbers of drains that cannot be read in full. They are left as they are: what is sound of them is not copied
     /// over and over.
@@ -134,7 +134,10 @@ impl Spool {
                 }
             }
             // Nobody needs them any more.
-            Ok(_) => self.shared.folder.drop_file(&range.flows()),
+            Ok(_) => {
+                self.shared.folder.drop_file(&range.flows());
+                self.compaction.not_before = self.next_drain + 1;
+            }
             Err(Failure::Source(first)) => {
                 let first_open = self.first_open();
                 self.compaction.damaged.retain(|first| *first >= first_open);

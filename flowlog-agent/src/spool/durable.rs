@@ -117,9 +117,14 @@ impl Folder {
         if self.has_reserve.load(Ordering::Relaxed) {
             return;
         }
-        let made = self
-            .create(RESERVE)
-            .and_then(|file| Ok(posix_fallocate(&file, 0, RESERVE_OCTETS)?));
+        let is_there = fs::metadata(self.file(RESERVE))
+            .is_ok_and(|metadata| metadata.len() == RESERVE_OCTETS as u64);
+        let made = if is_there {
+            Ok(())
+        } else {
+            self.create(RESERVE)
+                .and_then(|file| Ok(posix_fallocate(&file, 0, RESERVE_OCTETS)?))
+        };
         match made {
             Ok(()) => self.has_reserve.store(true, Ordering::Relaxed),
             Err(error) => {

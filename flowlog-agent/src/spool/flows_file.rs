@@ -86,7 +86,7 @@ impl FlowsWriter {
         self.octets
     }
 
-    /// Writes a run. If that fails, the file is as before, and it can be tried again.
+    /// Writes a run. If that fails it is to be tried again, with the same flows, or the file is to be dropped.
     pub(super) fn write_run<K: StoredKey>(
         &mut self,
         flows: impl IntoIterator<Item = Flow<K>>,
@@ -125,8 +125,6 @@ impl FlowsWriter {
 
     /// Waits until the file is on the disk, and gives it its name. It counts for nothing until its meta file is there.
     pub(super) fn finish(mut self) -> io::Result<(Vec<RunIndex>, u64)> {
-        // A run that failed may have left something behind the last one.
-        self.file.set_len(self.octets)?;
         self.file.sync_all()?;
         let name = self.range.flows();
         self.folder.rename(&(name.clone() + TEMPORARY), &name)?;

@@ -1,4 +1,31 @@
 //! The spool: what was drained and is not delivered yet, on the disk.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `drain-FIRST-LAST.flows` | the flows of a drain, or of consecutive ones that were merged: sorted runs, in blocks with checksums |
+//! | `drain-FIRST-LAST.meta` | what is in it: runs, sums by slot and direction, and where the kernel stood. Without it the flows count for nothing |
+//! | `window-ID.json` | a closed window: label, ENIs, flow logs, which drains it has, and what these sum up to |
+//! | `cursor-FLOW-LOG.json` | how far a flow log's sink is |
+//! | `state.json` | the open windows, and what the agent needs to go on after a restart |
+//! | `reserve` | 1 MiB that is given back when the disk is full |
+//! | `lock` | its lock says that the spool is in use |
+//!
+//! - **Nothing is half there.** A file is written under another name, flushed to the disk, and renamed; the meta file of a drain after its
+//!   flows. So a crash leaves a drain, a window, a state as it was before or as it is after, and what it leaves beside is removed when the
+//!   spool is opened. A drain that cannot be committed changes nothing: the kernel still has it, and it is made again.
+//! - **Nothing is missing silently.** Windows of several lengths share drains. A closed window knows what its drains sum up to; whatever
+//!   cannot be read of them, because it is damaged or was given up, is what the sums have more, to the packet and the octet. What not even the
+//!   sums are known of makes [`WindowReader::loss_unknown`] true: of the windows that had it, if they are known, else of those that are open
+//!   when it is found.
+//! - **Room.** When `max_bytes` are reached, or the disk is full, the oldest closed windows are given up: their flows are removed as far as
+//!   nobody else needs them, their sums are kept. When only open windows are left, drains are kept as sums only, and at last in the reserve.
+//!   Beyond 65,536 pending windows (or when manifests take half of `max_bytes`) the oldest are joined.
+//! - **Memory.** A drain that is written has `max_flows_in_memory` flows of 40 (IPv4) or 64 octets (IPv6) in memory; a window that is read has
+//!   32 KiB for each run of the family that is read, and an open file for each drain; a pending window takes some 200 octets, and a drain
+//!   on the disk as many. Compaction keeps the runs between two boundaries of windows below about 100.
+//!
+//! The spool has one owner. [`StoredWindow`], [`WindowReader`], [`CursorFile`] and [`CompactionJob`] are for other threads. Nothing here
+//! reads a clock.
 mod blocks;
 mod catalog;
 mod closing;
@@ -153,15 +180,23 @@ impl Spool {
         Ok(())
     }
 
-    /// The windows that are to be delivered to a flow log, in order.
+    /// The windows that are to be delivered to a flow log, in order. Those that somebody has in hand are not joined, so that there may be
+    /// more than the bound: hold few.
     #[must_use]
     pub fn pending(&self, flow_log: &str) -> Vec<Arc<StoredWindow>> {
-        self.pending_for(flow_log).map(Arc::clone).collect()
+        self.pending_for(flow_log, 0).map(Arc::clone).collect()
     }
 
-    fn pending_for(&self, flow_log: &str) -> impl Iterator<Item = &Arc<StoredWindow>> {
+    /// The first of them after `window`.
+    #[must_use]
+    pub fn next_pending(&self, flow_log: &str, window: u64) -> Option<Arc<StoredWindow>> {
+        self.pending_for(flow_log, window).next().map(Arc::clone)
+    }
+
+    fn pending_for(&self, flow_log: &str, after: u64) -> impl Iterator<Item = &Arc<StoredWindow>> {
+        let after = self.delivered_to(flow_log).max(after);
         self.windows
-            .range(self.delivered_to(flow_log).saturating_add(1)..)
+            .range(after.saturating_add(1)..)
             .map(|(_, pending)| &pending.window)
             .filter(move |window| window.flow_logs.iter().any(|name| name == flow_log))
     }
@@ -239,7 +274,7 @@ impl Spool {
 
     /// The flow log is no longer configured: its windows are dropped. Gives how many were pending for it.
     pub fn forget_flow_log(&mut self, flow_log: &str) -> u64 {
-        let pending = self.pending_for(flow_log).count() as u64;
+        let pending = self.pending_for(flow_log, 0).count() as u64;
         if pending == 0 && !self.cursors.contains_key(flow_log) {
             return 0;
         }

@@ -117,6 +117,37 @@ fn a_drain_that_is_not_committed_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_drain_that_cannot_be_committed_leaves_nothing_behind_and_can_be_made_again() {
+    // Something is in the way: of the flows while they are written, of their name, or of the meta file.
+    for name in [
+        "drain-2-2.flows.tmp",
+        "drain-2-2.flows",
+        "drain-2-2.meta.tmp",
+        "drain-2-2.meta",
+    ] {
+        let folder = temporary();
+        let mut lab = Lab::new(folder.path());
+        lab.drain(&some(1));
+        let before = (names(folder.path()), lab.told());
+        let in_the_way = folder.path().join(name);
+        fs::create_dir(&in_the_way).unwrap();
+        for _ in 0..2 {
+            let error = lab.try_drain(&some(2)).unwrap_err().to_string();
+            assert!(
+                error.ends_with("of the spool: Is a directory (os error 21)"),
+                "{error}"
+            );
+        }
+        fs::remove_dir(&in_the_way).unwrap();
+        assert_eq!((names(folder.path()), lab.told()), before, "{name}");
+        lab.drain(&some(2));
+        let window = lab.close(0);
+        lab.check(&window);
+        lab.reopen();
+    }
+}
+
+#[test]
 fn a_window_that_was_closed_is_not_closed_again_though_the_state_was_not_saved() {
     // Windows that are closed, and how many of them are delivered before the crash.
     for (closings, delivered) in [(1, 0), (1, 1), (3, 0), (3, 2), (3, 3)] {

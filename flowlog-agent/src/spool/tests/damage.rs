@@ -30,21 +30,24 @@ fn furnished(path: &Path) -> Lab {
     lab
 }
 
+/// The state of an agent that knows of none before it.
+fn fresh(lab: &Lab, spool: &Spool) -> State {
+    let series = LENGTHS.map(|(length_seconds, _)| OpenSeries {
+        length_seconds,
+        start: lab.now,
+        opened_ns: 0,
+        first_drain: spool.next_drain(),
+    });
+    State {
+        series: series.into(),
+        ..State::default()
+    }
+}
+
 /// Opens the spool of `path`, goes on as an agent does, and delivers everything. Whatever it was that happened to the files, nothing may
 /// be told that was not there, and whatever is missing must be told.
 fn go_on(lab: &Lab, path: &Path) -> Told {
     let (mut spool, recovered) = Spool::open(config(path)).unwrap();
-    let fresh = || State {
-        series: LENGTHS
-            .map(|(length_seconds, _)| OpenSeries {
-                length_seconds,
-                start: lab.now,
-                opened_ns: 0,
-                first_drain: spool.next_drain(),
-            })
-            .into(),
-        ..State::default()
-    };
     let mut told = Told {
         damage: recovered.damage.count,
         had_state: recovered.state.is_some(),
@@ -52,7 +55,7 @@ fn go_on(lab: &Lab, path: &Path) -> Told {
         unknown: Vec::new(),
         flows: BTreeMap::new(),
     };
-    let mut state = recovered.state.unwrap_or_else(fresh);
+    let mut state = recovered.state.unwrap_or_else(|| fresh(lab, &spool));
     spool.save_state(&state).unwrap();
     let writer = spool.begin_drain();
     let nothing = (Volumes::new(), serde_json::Value::Null);
@@ -276,25 +279,63 @@ fn a_loss_is_not_forgotten_if_nothing_is_drained_before_the_next_restart() {
         let folder = temporary();
         let lab = furnished(folder.path());
         fs::write(folder.path().join(name), "rubbish").unwrap();
-        for _ in 0..2 {
+        for restart in 0..3 {
             let (mut spool, recovered) = Spool::open(config(folder.path())).unwrap();
-            let fresh = State {
-                series: vec![],
-                ..State::default()
-            };
-            let state = recovered.state.unwrap_or(fresh);
+            // The damaged manifest is kept as a witness.
+            let told = name == "window-4.json" || restart == 0;
+            assert_eq!(recovered.damage.count, u64::from(told), "{name}");
+            let state = recovered.state.unwrap_or_else(|| fresh(&lab, &spool));
             spool.save_state(&state).unwrap();
-        }
-        let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
-        drop(spool);
-        let mut lab = lab;
-        // A fresh state has no open windows: those that follow begin now.
-        if recovered.state.is_some_and(|state| state.series.is_empty()) {
-            fs::remove_file(folder.path().join("state.json")).unwrap();
-            lab.now += 1;
         }
         assert_eq!(go_on(&lab, folder.path()).unknown, [60, 600], "{name}");
     }
+}
+
+#[test]
+fn a_window_whose_last_drains_are_missing_says_so() {
+    let folder = temporary();
+    let mut lab = Lab::new(folder.path());
+    lab.drain(&some(1));
+    lab.close(0);
+    lab.spool = None;
+    fs::remove_file(folder.path().join("drain-1-1.meta")).unwrap();
+    lab.spool = Some(Spool::open(lab.config.clone()).unwrap().0);
+    assert_eq!(lab.spool().next_drain(), 2, "the closed window had one");
+    let window = lab.close(1);
+    assert!(window.read().unwrap().loss_unknown());
+}
+
+#[test]
+fn what_is_merged_with_a_lost_drain_is_lost_with_it_in_part() {
+    let folder = temporary();
+    let mut lab = Lab::new(folder.path());
+    lab.drain(&some(0));
+    lab.spool = None;
+    fs::write(folder.path().join("drain-1-1.meta"), "rubbish").unwrap();
+    lab.spool = Some(Spool::open(lab.config.clone()).unwrap().0);
+    for seed in 1..40 {
+        lab.drain(&some(seed));
+    }
+    assert!(lab.compact());
+    assert!(folder.path().join("drain-1-32.meta").exists());
+    let window = lab.close(0);
+    let reader = window.read().unwrap();
+    assert!(reader.loss_unknown());
+    assert_eq!(read(&reader), lab.truth(&(2..41)));
+}
+
+#[test]
+fn a_cursor_in_the_place_of_anothers_is_not_believed() {
+    let folder = temporary();
+    let lab = furnished(folder.path());
+    let cursor = |name: &str| folder.path().join(format!("cursor-{name}.json"));
+    fs::rename(cursor("minute"), cursor("too")).unwrap();
+    let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
+    assert_eq!(recovered.damage.count, 1);
+    assert_eq!(spool.cursor("too").read().unwrap(), None);
+    assert_eq!(spool.pending("too").len(), spool.pending("minute").len());
+    drop(spool);
+    go_on(&lab, folder.path());
 }
 
 #[test]

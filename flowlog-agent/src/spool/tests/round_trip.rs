@@ -181,6 +181,56 @@ fn an_open_reader_reads_on_when_the_spool_has_merged_or_removed_the_files() {
 }
 
 #[test]
+fn readers_find_everything_while_drains_are_merged() {
+    let folder = temporary();
+    let mut lab = Lab::new(folder.path());
+    for round in 0..20 {
+        let first = lab.spool().next_drain();
+        for seed in 0..64 {
+            lab.drain(&some(round + seed));
+        }
+        let window = lab.close(0);
+        let truth = lab.truth(&(first..first + 64));
+        let (merged, stop) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            // At least once after the last merge.
+            let mut last = false;
+            while !std::mem::replace(&mut last, stop.try_recv().is_ok()) {
+                let reader = window.read().unwrap();
+                assert_eq!(read(&reader), truth);
+                assert_eq!(reader.damage(), 0);
+            }
+        });
+        assert!(lab.compact() && lab.compact());
+        merged.send(()).unwrap();
+        reader.join().unwrap();
+    }
+}
+
+#[test]
+fn what_is_delivered_is_removed_but_for_the_newest_drains_mark() {
+    let folder = temporary();
+    let mut lab = Lab::new(folder.path());
+    for seed in 0..5 {
+        lab.drain(&some(seed));
+        lab.close(0);
+        lab.close(1);
+        lab.deliver_all();
+        let mut left = names(folder.path());
+        left.retain(|name| name.starts_with("drain-") || name.starts_with("window-"));
+        assert_eq!(left, [format!("drain-{0}-{0}.meta", seed + 1)]);
+        assert_eq!(
+            lab.spool().usage(),
+            Usage {
+                bytes: 4096,
+                ..Usage::default()
+            }
+        );
+        lab.reopen();
+    }
+}
+
+#[test]
 fn compaction_gives_way_to_what_happens_meanwhile() {
     let folder = temporary();
     let mut lab = Lab::new(folder.path());
