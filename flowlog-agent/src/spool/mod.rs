@@ -39,6 +39,8 @@ mod names;
 mod reader;
 mod recovery;
 mod room;
+#[cfg(test)]
+mod tests;
 mod types;
 mod volumes;
 mod window;
@@ -51,9 +53,6 @@ pub use types::*;
 pub use volumes::{Volumes, add_flows, add_volumes, missing};
 pub use window::StoredWindow;
 pub use writer::DrainWriter;
-
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

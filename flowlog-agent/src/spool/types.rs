@@ -42,7 +42,7 @@ pub struct KernelMark {
 /// What was found when the spool was opened.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// Where the kernel stood at the newest drain that was committed.
+    /// Where the kernel stood at the newest drain that was committed and is not lost.
     pub mark: Option<KernelMark>,
     /// What the caller gave with that drain.
     pub extras: serde_json::Value,
