@@ -168,6 +168,7 @@ impl<'w> Router<'w> {
             log_status,
             action: None,
             tcp_flags: None,
+            batch_id: None,
         }
     }
 }

@@ -85,6 +85,8 @@ pub struct Record<'a> {
     pub action: Option<Action>,
     /// TCP flags OR-ed over the window; of `OK` records of TCP only.
     pub tcp_flags: Option<u8>,
+    /// Identity of the batch in which the record is delivered; none before it is in one.
+    pub batch_id: Option<&'a str>,
 }
 
 impl Direction {

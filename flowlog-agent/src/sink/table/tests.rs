@@ -34,6 +34,7 @@ fn record(eni: &Eni, src: u128, dst: u128, bytes: u64, direction: Direction) -> 
         log_status: LogStatus::Ok,
         action: Some(Action::Accept),
         tcp_flags: None,
+        batch_id: None,
     }
 }
 
