@@ -4,7 +4,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use flowlog_model::{flow_log::Status, input::InputError, inventory::Inventory};
@@ -27,7 +27,7 @@ use crate::{
     metrics::{self, Metrics, Scrape},
     output::{self, OutputOptions},
     privileges::{self, PrivilegeError},
-    sink::{Output, SinkEvent, Sinks},
+    sink::{HeldCursors, HeldWindow, Output, SinkEvent, Sinks, WindowIdentity},
     store::SharedDrain,
     watch::FileWatch,
     window::Now,
@@ -36,6 +36,9 @@ use crate::{
 
 /// Largest inventory, in bytes.
 pub const MAX_INVENTORY_BYTES: u64 = 64 << 20;
+
+/// Longest time that the agent's end waits for sinks.
+const SINKS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the agent cannot run, or not go on.
 #[derive(Debug, Error)]
@@ -158,7 +161,7 @@ async fn run_locked(
         OnExit::Detach => agent.capture.release_all(agent.clock.now().monotonic),
         OnExit::Stay => agent.capture.leave_all(),
     }
-    agent.sinks.close();
+    agent.sinks.close(SINKS_PATIENCE);
     result.and(closed)
 }
 
@@ -177,6 +180,9 @@ struct Agent {
     /// What a previous agent has left is looked for once, after the devices have been told of.
     leftovers_looked_for: bool,
     sinks: Sinks,
+    /// Tells this run's windows from those of others, in hexadecimal digits.
+    run: String,
+    windows_closed: u64,
     sink_events: mpsc::UnboundedReceiver<SinkEvent>,
     metrics: Metrics,
     scrapes: Option<mpsc::Receiver<Scrape>>,
@@ -264,7 +270,9 @@ impl Agent {
             config_path: config_path.to_owned(),
             wake: Wake::open(pin_folder)?,
             discovery: Discovery::start(settings)?,
-            sinks: Sinks::new(events),
+            sinks: Sinks::new(events, Arc::new(HeldCursors::default())),
+            run: format!("{:016x}", clock.now().wall.as_nanos()),
+            windows_closed: 0,
             options: options.clone(),
             windows_left: options.windows,
             leftovers_looked_for: false,
@@ -290,9 +298,10 @@ impl Agent {
                 Event::RetryDue => self.capture.retry(self.clock.now().monotonic),
                 Event::InventoryChanged => self.reload_inventory(),
                 Event::Reload => self.reload()?,
-                Event::Sink(SinkEvent::Written { flow_log, records }) => {
-                    self.metrics.written(flow_log, records);
-                }
+                Event::Sink(SinkEvent::Delivered {
+                    flow_log, written, ..
+                }) => self.metrics.written(flow_log, written.records),
+                Event::Sink(SinkEvent::Failed { .. }) => {}
                 Event::Sink(SinkEvent::StdoutClosed) => {
                     tracing::info!("nobody reads standard output any more");
                     return Ok(());
@@ -382,11 +391,20 @@ impl Agent {
 
     fn deliver(&mut self, closed: &Arc<crate::windows::Closed>) {
         self.metrics.window_closed();
+        self.windows_closed += 1;
+        let window = Arc::new(HeldWindow {
+            identity: WindowIdentity {
+                spool: self.run.clone(),
+                window: self.windows_closed,
+                length_seconds: closed.length_seconds,
+            },
+            window: Arc::clone(&closed.window),
+        });
         for output in &self.outputs {
             let wanted = output.flow_log.window.seconds() == closed.length_seconds;
             if wanted
                 && output.flow_log.status == Status::Active
-                && let Err(error) = self.sinks.write(output, &closed.window)
+                && let Err(error) = self.sinks.deliver(output, window.clone())
             {
                 tracing::error!(flow_log = output.flow_log.name.as_str(), %error, "cannot start its sink");
             }

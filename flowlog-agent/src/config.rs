@@ -147,10 +147,10 @@ spelled_enum! {
 /// | `format` | `text` | `json`, `text` |
 /// | `template` | none | with `format = "text"` and without `fields`; see [`flowlog_model::template`] |
 /// | `fields` | none | extended fields, after the default ones |
-/// | `destination.type` | required | `stdout`, `file` |
-/// | `destination.path` | required of a file | an absolute path that no other flow log writes to |
-/// | `destination.max-size` | `100MiB` | `1KiB` to `1TiB` |
-/// | `destination.max-files` | 10 | 2 to 1000 |
+/// | `destination.type` | required | `stdout`, `file`, `folder` |
+/// | `destination.path` | required of a file and a folder | an absolute path that no other flow log writes to |
+/// | `destination.max-size` | `100MiB` | of a file: `1KiB` to `1TiB` |
+/// | `destination.max-files` | 10 of a file, 10000 of a folder | 2 to 1000 of a file, 2 to 1000000 of a folder |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowLogConfig {
     /// What is captured.
@@ -174,6 +174,13 @@ pub enum Destination {
         max_size_bytes: u64,
         /// Files that are kept in all, with the one that is written to.
         max_files: u16,
+    },
+    /// A folder with a file for each window.
+    Folder {
+        /// The folder; absolute.
+        path: PathBuf,
+        /// Files of windows that are kept; the oldest go.
+        max_files: u32,
     },
 }
 

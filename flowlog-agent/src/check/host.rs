@@ -65,13 +65,15 @@ fn destinations(config: &Config) -> Vec<Finding> {
         .iter()
         .map(|flow_log| {
             let check = format!("flow log {}", flow_log.flow_log.name.as_str());
-            match &flow_log.destination {
-                Destination::Stdout => Finding::ok(check, "to standard output"),
-                Destination::File { path, .. } => match refusal(path) {
-                    None => Finding::ok(check, format!("to {}", path.display())),
-                    Some(reason) => Finding::fail(check, reason)
-                        .so("its records are lost; the agent, without its other privileges, must be able to write there"),
-                },
+            let (path, reason) = match &flow_log.destination {
+                Destination::Stdout => return Finding::ok(check, "to standard output"),
+                Destination::File { path, .. } => (path, refusal(path)),
+                Destination::Folder { path, .. } => (path, refusal(&path.join("window.log"))),
+            };
+            match reason {
+                None => Finding::ok(check, format!("to {}", path.display())),
+                Some(reason) => Finding::fail(check, reason)
+                    .so("its records are lost; the agent, without its other privileges, must be able to write there"),
             }
         })
         .collect()

@@ -160,21 +160,53 @@ fn file_destination_has_defaults_and_takes_plain_bytes() {
 }
 
 #[test]
-fn stdout_is_shared_and_files_are_not() {
+fn folder_destination_has_a_default() {
+    let destination = |rest: &str| {
+        let rest = format!("destination = {{ type = 'folder', path = '/a'{rest} }}");
+        parse(&format!("{HEAD}{}", flow_log("all", &rest)))
+            .flow_logs
+            .remove(0)
+            .destination
+    };
+    let folder = |max_files| Destination::Folder {
+        path: "/a".into(),
+        max_files,
+    };
+    assert_eq!(destination(""), folder(10_000));
+    assert_eq!(destination(", max-files = 2"), folder(2));
+    assert_eq!(destination(", max-files = 1_000_000"), folder(1_000_000));
+}
+
+#[test]
+fn stdout_is_shared_and_files_and_folders_are_not() {
     let stdout = "destination.type = 'stdout'";
     parse(&format!(
         "{HEAD}{}{}",
         flow_log("one", stdout),
         flow_log("two", stdout)
     ));
+    // A path that ends with a slash is a folder's.
+    let to = |name: &str, path: &str| match path.strip_suffix('/') {
+        Some(path) => flow_log(
+            name,
+            &format!("destination = {{ type = 'folder', path = '{path}' }}"),
+        ),
+        None => to_file(name, path),
+    };
     let both = |one: &str, two: &str| {
-        let text = format!("{HEAD}{}{}", to_file("one", one), to_file("two", two));
+        let text = format!("{HEAD}{}{}", to("one", one), to("two", two));
         Config::parse(&text, "agent.toml").map_err(|error| error.to_string())
     };
     for (one, two) in [
         ("/a.log", "/b.log"),
         ("/a.log", "/a.log.json"),
         ("/x/a.log", "/y/a.log"),
+        ("/x/", "/y/"),
+        ("/x/", "/x/y/"),
+        ("/x/", "/x/y/a.log"),
+        ("/x/", "/x.log"),
+        ("/x.1", "/x/"),
+        ("/x.1/", "/x/"),
     ] {
         assert!(both(one, two).is_ok(), "{one} {two}");
     }
@@ -183,10 +215,17 @@ fn stdout_is_shared_and_files_are_not() {
         ("/x/a", "/x/./a"),
         ("/a.log", "/a.log.1"),
         ("/a.log.20", "/a.log"),
+        ("/x/", "/x/"),
+        ("/x/", "/x"),
+        ("/x", "/x/"),
+        ("/x/", "/x/a.log"),
+        ("/x/a.log", "/x/"),
+        ("/x", "/x.1/"),
+        ("/x.1/", "/x"),
     ] {
         let said = both(one, two).unwrap_err();
-        let clause =
-            "allowed is a file of its own for each flow log, and that of line 6 is in its way";
+        let two = two.strip_suffix('/').unwrap_or(two);
+        let clause = "allowed is a file or folder of its own for each flow log, and that of line 6 is in its way";
         assert_eq!(said, format!("agent.toml:11: `path` is '{two}': {clause}"));
     }
 }
@@ -309,7 +348,7 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             destination("type = 'kafka'"),
-            "6: `type` is 'kafka': allowed are stdout and file",
+            "6: `type` is 'kafka': allowed are stdout, file and folder",
         ),
         (
             destination("path = '/a'"),
@@ -321,7 +360,43 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             destination("type = 'stdout', max-files = 3"),
-            "6: `max-files` is 3: it is allowed with type = \"file\" alone",
+            "6: `max-files` is 3: it is allowed with type = \"file\" and type = \"folder\" alone",
+        ),
+        (
+            destination("type = 'folder'"),
+            "6: `path` is missing: a destination with type = \"folder\" needs it",
+        ),
+        (
+            destination("type = 'folder', path = '/a', max-size = '1MiB'"),
+            "6: `max-size` is '1MiB': it is allowed with type = \"file\" alone",
+        ),
+        (
+            destination("type = 'stdout', max-size = '1MiB'"),
+            "6: `max-size` is '1MiB': it is allowed with type = \"file\" alone",
+        ),
+        (
+            destination("type = 'folder', path = 'a'"),
+            "6: `path` is 'a': allowed is an absolute path without `..`, and without `/` at its end",
+        ),
+        (
+            destination("type = 'folder', path = '/a', max-files = 1"),
+            "6: `max-files` is 1: allowed are whole numbers from 2 to 1000000",
+        ),
+        (
+            destination("type = 'folder', path = '/a', max-files = 1_000_001"),
+            "6: `max-files` is 1_000_001: allowed are whole numbers from 2 to 1000000",
+        ),
+        (
+            destination("type = 'folder', path = '/a', max-files = 'many'"),
+            "6: `max-files` is 'many': allowed are whole numbers from 2 to 1000000",
+        ),
+        (
+            destination("type = 'file', path = '/a', max-files = -1"),
+            "6: `max-files` is -1: allowed are whole numbers from 2 to 1000",
+        ),
+        (
+            destination("type = 'file', path = '/a', max-files = 1001"),
+            "6: `max-files` is 1001: allowed are whole numbers from 2 to 1000",
         ),
         (
             destination("type = 'file', path = 'a.log'"),
