@@ -64,16 +64,13 @@ pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
 /// Returns when what was written to the file is on the disk.
 pub(super) fn sync(file: &File) -> io::Result<()> {
     step()?;
-    file.sync_data()?;
-    #[cfg(test)]
-    crash::synced(file);
-    Ok(())
+    sync_now(file)
 }
 
 /// Returns when the names in the folder are on the disk.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     step()?;
-    File::open(folder)?.sync_all()
+    sync_now(&File::open(folder)?)
 }
 
 fn if_there(result: io::Result<()>) -> io::Result<()> {
@@ -81,6 +78,11 @@ fn if_there(result: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
+}
+
+#[cfg(not(test))]
+fn sync_now(file: &File) -> io::Result<()> {
+    file.sync_all()
 }
 
 #[cfg(not(test))]
@@ -92,4 +94,4 @@ fn step() -> io::Result<()> {
 #[cfg(test)]
 pub(super) mod crash;
 #[cfg(test)]
-use crash::step;
+use crash::{step, sync_now};

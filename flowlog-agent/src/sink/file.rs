@@ -235,3 +235,6 @@ fn inode(path: &Path) -> io::Result<Option<u64>> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;
