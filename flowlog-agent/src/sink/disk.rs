@@ -51,14 +51,20 @@ pub(super) fn cut(path: &Path, length: u64) -> io::Result<()> {
 
 /// Renames a file, if it is there, over one that may be there.
 pub(super) fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
+    if !from.try_exists()? {
+        return Ok(());
+    }
     step()?;
-    if_there(fs::rename(from, to))
+    fs::rename(from, to)
 }
 
 /// Removes a file, if it is there.
 pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+    if !path.try_exists()? {
+        return Ok(());
+    }
     step()?;
-    if_there(fs::remove_file(path))
+    fs::remove_file(path)
 }
 
 /// Returns when what was written to the file is on the disk.
@@ -71,13 +77,6 @@ pub(super) fn sync(file: &File) -> io::Result<()> {
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     step()?;
     sync_now(&File::open(folder)?)
-}
-
-fn if_there(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
 }
 
 #[cfg(not(test))]

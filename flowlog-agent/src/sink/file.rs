@@ -9,12 +9,10 @@
 //! | while lines are written | more in `NAME`, perhaps half a line | cuts it to its length |
 //! | while files are renamed | a number that no file has | closes the gap |
 //! | after that | newer files | removes them, cuts the position's file, and gives it back its name |
-//! | after so many renames that the position's file was the oldest | that file, emptied, as `.NAME.began` | removes all others |
+//! | after so many renames that the position's file is gone | files of the window alone | begins a new file: what rotated out that file will do the same to these |
 //! | while going back | less of the same | goes on |
-//!
-//! The position's file never loses its inode while the position may be needed, so no newer file can have its inode number.
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -31,8 +29,8 @@ pub(super) struct RotatingFile {
     open: Option<OpenFile>,
     /// Where it stands if nothing was written since it came there.
     at: Option<Position>,
-    /// Inode number of the file in which the window began.
-    began_in: u64,
+    /// The file in which the window began. While it is open, no newer file can get its inode number.
+    began: Option<File>,
     folder_changed: bool,
 }
 
@@ -51,7 +49,7 @@ impl RotatingFile {
             max_rotated: max_files.saturating_sub(1).max(1),
             open: None,
             at: None,
-            began_in: 0,
+            began: None,
             folder_changed: false,
         }
     }
@@ -61,25 +59,18 @@ impl RotatingFile {
     pub(super) fn begin(&mut self, at: &Position) -> io::Result<Position> {
         self.open = None;
         let unchanged = self.at.take().as_ref() == Some(at);
-        let began_in = match at {
-            Position::File {
-                path,
-                inode,
-                length,
-            } if *path == self.path => {
-                // If nothing was written since, others have done what was done, such as to rotate it their way.
-                if !unchanged {
-                    self.go_back(*inode, *length)?;
-                }
-                Some(*inode)
-            }
-            _ => None,
-        };
-        let began = self.began();
-        if inode(&began)?.is_some_and(|inode| Some(inode) != began_in) {
-            disk::remove_if_there(&began)?;
+        if let Position::File {
+            path,
+            inode,
+            length,
+        } = at
+            && *path == self.path
+            // If nothing was written since, others have done what was done, such as to rotate it their way.
+            && !unchanged
+        {
+            self.go_back(*inode, *length)?;
         }
-        self.began_in = self.opened()?.inode;
+        self.began = Some(self.opened()?.file.try_clone()?);
         self.stand()
     }
 
@@ -141,18 +132,12 @@ impl RotatingFile {
             .ok_or_else(|| io::Error::other("the file was just opened"))
     }
 
-    /// Renames each file to the next number. The oldest goes, but for the inode of the file in which the window began.
+    /// Renames each file to the next number. The oldest goes.
     fn rotate(&mut self) -> io::Result<()> {
         if let Some(full) = self.open.take() {
             disk::sync(&full.file)?;
         }
         self.folder_changed = true;
-        let oldest = self.numbered(self.max_rotated);
-        if inode(&oldest)? == Some(self.began_in) {
-            let began = self.began();
-            disk::rename_if_there(&oldest, &began)?;
-            disk::cut(&began, 0)?;
-        }
         for number in (0..self.max_rotated).rev() {
             disk::rename_if_there(&self.numbered(number), &self.numbered(number + 1))?;
         }
@@ -161,36 +146,31 @@ impl RotatingFile {
 
     /// Takes away all that came after the first `length` bytes of the file with this inode number.
     fn go_back(&mut self, position: u64, length: u64) -> io::Result<()> {
-        let numbers = 0..=self.max_rotated;
         self.folder_changed = true;
-        if inode(&self.began())? == Some(position) {
-            // All that was there before the window was rotated out by it.
-            for number in numbers {
-                disk::remove_if_there(&self.numbered(number))?;
-            }
-            return Ok(());
-        }
-        for found in numbers.clone() {
-            let path = self.numbered(found);
-            if inode(&path)? != Some(position) {
+        for number in 0..=self.max_rotated {
+            let path = self.numbered(number);
+            let Some(found) = metadata(&path)? else {
+                continue;
+            };
+            if found.ino() != position || found.len() < length {
                 continue;
             }
-            let bytes = fs::metadata(&path)?.len();
-            if bytes < length {
-                break;
-            }
-            for newer in 0..found {
+            for newer in 0..number {
                 disk::remove_if_there(&self.numbered(newer))?;
             }
-            if bytes > length {
+            if found.len() > length {
                 disk::cut(&path, length)?;
             }
             return self.close_gaps();
         }
-        tracing::warn!(
-            "{} was changed by others: what is there is kept, and followed by what was not delivered to its end",
-            self.path.display()
-        );
+        self.close_gaps()?;
+        if metadata(&self.path)?.is_some_and(|found| found.len() > 0) {
+            tracing::warn!(
+                "{} no longer has the end of the last window: a new file is begun",
+                self.path.display()
+            );
+            self.rotate()?;
+        }
         Ok(())
     }
 
@@ -219,18 +199,12 @@ impl RotatingFile {
         name.push(format!(".{number}"));
         name.into()
     }
-
-    fn began(&self) -> PathBuf {
-        let name = self.path.file_name().unwrap_or_default();
-        self.path
-            .with_file_name(format!(".{}.began", name.display()))
-    }
 }
 
-/// The inode number of a file; none if there is no such file.
-fn inode(path: &Path) -> io::Result<Option<u64>> {
+/// What is known of a file; none if there is no such file.
+fn metadata(path: &Path) -> io::Result<Option<Metadata>> {
     match fs::metadata(path) {
-        Ok(found) => Ok(Some(found.ino())),
+        Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

@@ -22,7 +22,7 @@ pub(super) struct Folder {
     folder: PathBuf,
     max_files: u32,
     open: Option<OpenFile>,
-    /// Files of windows in the folder, or more, for others may have removed some; none before they are counted.
+    /// Files of windows in the folder at most, for others may have removed some; none before they are counted.
     files: Option<usize>,
 }
 
@@ -44,8 +44,8 @@ impl Folder {
 
     /// Begins a window's file, whose name will be `name`.
     pub(super) fn begin(&mut self, name: String) -> io::Result<()> {
+        disk::create_folder(&self.folder)?;
         if self.files.is_none() {
-            disk::create_folder(&self.folder)?;
             self.files = Some(self.look(0)?.files);
         }
         let file = disk::open_empty(&self.temporary(&name))?;
@@ -67,13 +67,10 @@ impl Folder {
             return Err(io::Error::other("no file was begun"));
         };
         disk::sync(&file)?;
-        let path = self.folder.join(&name);
-        let is_new = !path.exists();
-        disk::rename_if_there(&self.temporary(&name), &path)?;
+        // It may have been there before.
+        self.files = self.files.map(|files| files + 1);
+        disk::rename_if_there(&self.temporary(&name), &self.folder.join(&name))?;
         disk::sync_folder(&self.folder)?;
-        if is_new {
-            self.files = self.files.map(|files| files + 1);
-        }
         // The window is delivered, whether or not there are too many others.
         if let Err(error) = self.remove_oldest() {
             tracing::warn!(
@@ -179,3 +176,6 @@ fn is_temporary(name: &str) -> bool {
         .and_then(|name| name.strip_suffix(".tmp"))
         .is_some_and(is_of_a_window)
 }
+
+#[cfg(test)]
+mod tests;

@@ -255,3 +255,6 @@ fn target(destination: &Destination) -> Target {
         Destination::Folder { path, .. } => Target::Folder(path.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests;

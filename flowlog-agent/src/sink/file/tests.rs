@@ -136,7 +136,7 @@ fn a_position_in_another_file_is_none() {
 }
 
 #[test]
-fn what_others_changed_while_no_agent_ran_is_kept() {
+fn what_others_changed_while_no_agent_ran_is_kept_in_a_file_of_its_own() {
     type Change = fn(&Log);
     let changes: [(Change, &[&str]); 3] = [
         (
@@ -152,7 +152,7 @@ fn what_others_changed_while_no_agent_ran_is_kept() {
                 fs::copy(log.path("flow.log"), log.path("flow.log.1")).unwrap();
                 fs::write(log.path("flow.log"), "0\n").unwrap();
             },
-            &["one\n", "0\ntwo\n"],
+            &["one\n", "0\n", "two\n"],
         ),
     ];
     for (change, expected) in changes {
@@ -177,26 +177,20 @@ fn others_may_rotate_and_cut_it_between_windows_while_the_agent_runs() {
     assert_eq!(log.files(), ["one\n", "three\n"]);
 }
 
+/// Of the window's second attempt fewer lines might have been rotated out than of its first.
 #[test]
-fn a_window_that_rotates_out_all_that_was_there_before_it_is_taken_back_whole() {
+fn of_a_window_that_rotates_out_all_that_was_there_nothing_is_left_when_it_is_taken_back() {
     let mut log = Log::new(10, 2);
     log.deliver(&["before\n"]).unwrap();
+    let window = ["1\n", "line-2\n", "3\n", "line-4\n"];
     log.file.begin(&log.position).unwrap();
-    for line in ["line-1\n", "line-2\n", "line-3\n", "line-4\n"] {
+    for line in window {
         log.file.write(line.as_bytes()).unwrap();
     }
-    assert_eq!(log.files(), ["line-3\n", "line-4\n"]);
-    for _ in 0..2 {
-        // Killed once more right after the new file was made.
-        log.restart();
-        log.file.begin(&log.position).unwrap();
-        assert_eq!(log.files(), [""]);
-    }
+    assert_eq!(log.files(), ["line-2\n3\n", "line-4\n"]);
     log.restart();
-    log.deliver(&["line-1\n", "line-2\n"]).unwrap();
-    assert_eq!(log.files(), ["line-1\n", "line-2\n"]);
-    log.deliver(&["more\n"]).unwrap();
-    assert_eq!(log.names(), ["flow.log", "flow.log.1"]);
+    log.deliver(&window).unwrap();
+    assert_eq!(log.files(), ["1\nline-2\n", "3\nline-4\n"]);
 }
 
 /// How an attempt ends before its time.
@@ -210,18 +204,18 @@ enum Trouble {
     PowerFailure,
 }
 
-fn any_trouble() -> impl Strategy<Value = (Trouble, u32)> {
+fn any_troubles() -> impl Strategy<Value = Vec<(Trouble, u32)>> {
     let kind = prop_oneof![
         Just(Trouble::Failure),
         Just(Trouble::Kill),
         Just(Trouble::PowerFailure)
     ];
-    (kind, 0..60_u32)
+    prop::collection::vec((kind, 0..50_u32), 0..8)
 }
 
 /// Numbers of lines of chunks of windows.
 fn any_windows() -> impl Strategy<Value = Vec<Vec<usize>>> {
-    prop::collection::vec(prop::collection::vec(1..4_usize, 0..12), 1..8)
+    prop::collection::vec(prop::collection::vec(1..4_usize, 0..8), 1..5)
 }
 
 /// Delivers the windows with the troubles on the way. Gives the expected lines.
@@ -266,16 +260,16 @@ fn deliver_all(log: &mut Log, windows: &[Vec<usize>], troubles: &[(Trouble, u32)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn each_line_is_there_once_and_in_order_whatever_happens(
         windows in any_windows(),
-        troubles in prop::collection::vec(any_trouble(), 0..12),
+        troubles in any_troubles(),
         max_bytes in 1..100_u64,
         with_content in any::<bool>(),
     ) {
-        let mut log = Log::new(max_bytes, 100);
+        let mut log = Log::new(max_bytes, 40);
         if with_content {
             fs::write(log.path("flow.log"), "before\n").unwrap();
             crash::sync_now(&File::open(log.path("flow.log")).unwrap()).unwrap();
@@ -292,9 +286,9 @@ proptest! {
     #[test]
     fn what_is_kept_has_no_gap_and_no_line_twice(
         windows in any_windows(),
-        troubles in prop::collection::vec(any_trouble(), 0..12),
-        max_bytes in 1..100_u64,
-        max_files in 2..5_u16,
+        troubles in any_troubles(),
+        max_bytes in 1..40_u64,
+        max_files in 2..4_u16,
     ) {
         let mut log = Log::new(max_bytes, max_files);
         let expected = deliver_all(&mut log, &windows, &troubles);
@@ -304,7 +298,6 @@ proptest! {
         prop_assert!(expected.ends_with(&lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>()), "{lines:?} of {expected:?}");
         prop_assert!(!lines.is_empty() || expected.is_empty());
         prop_assert!(files.len() <= usize::from(max_files));
-        let others: Vec<String> = log.names().into_iter().filter(|name| name.starts_with('.')).collect();
-        prop_assert!(others.is_empty() || others == [".flow.log.began"], "{others:?}");
+        prop_assert_eq!(log.names().len(), files.len());
     }
 }
