@@ -1,7 +1,7 @@
 //! Draining: from the kernel's counters to sorted runs of flows.
 use std::path::Path;
 
-use flowlog_common::{FlowKeyV4, FlowKeyV6, GENERATIONS, Overflow};
+use flowlog_common::{FlowKeyV4, FlowKeyV6, Overflow};
 
 use crate::{
     bpf::{BpfError, Counters, Fill, MapSizes, OverflowPacket, OverflowRing},
@@ -21,7 +21,7 @@ pub struct Drain {
     pub overflowed: u64,
 }
 
-/// Packets of one generation that came by the ring.
+/// Packets that came by the ring.
 #[derive(Default)]
 struct Overflowed {
     v4: Vec<Flow<FlowKeyV4>>,
@@ -34,7 +34,7 @@ pub struct Drainer {
     counters: Counters,
     sizing: Sizing,
     ring: OverflowRing,
-    overflowed: [Overflowed; GENERATIONS],
+    overflowed: Overflowed,
 }
 
 impl Drainer {
@@ -49,7 +49,7 @@ impl Drainer {
             counters,
             sizing,
             ring,
-            overflowed: Default::default(),
+            overflowed: Overflowed::default(),
         })
     }
 
@@ -65,16 +65,12 @@ impl Drainer {
         } = self;
         ring.take(|packet| match packet {
             OverflowPacket::V4(packet) => {
-                if let Some(generation) = overflowed.get_mut(packet.generation as usize) {
-                    generation.packets += packet.packets;
-                    add(&mut generation.v4, &packet);
-                }
+                overflowed.packets += packet.packets;
+                add(&mut overflowed.v4, &packet);
             }
             OverflowPacket::V6(packet) => {
-                if let Some(generation) = overflowed.get_mut(packet.generation as usize) {
-                    generation.packets += packet.packets;
-                    add(&mut generation.v6, &packet);
-                }
+                overflowed.packets += packet.packets;
+                add(&mut overflowed.v6, &packet);
             }
         });
     }
@@ -88,11 +84,7 @@ impl Drainer {
         let still = self.counters.flip()?;
         // No program counts into the still generation any more, so what it has sent is all in the ring by now.
         self.take_overflow();
-        let overflowed = self
-            .overflowed
-            .get_mut(still.index())
-            .map(std::mem::take)
-            .unwrap_or_default();
+        let overflowed = std::mem::take(&mut self.overflowed);
         let fill = self.counters.fill(&still)?;
         let mut v4 = Vec::with_capacity(usize::try_from(fill.v4).unwrap_or(0));
         self.counters.read_v4(&still, |keys, counters| {

@@ -73,6 +73,7 @@ pub struct Counters {
     occupancy: OwnedFd,
     generations: [Generation; GENERATIONS],
     active: usize,
+    flips: u64,
 }
 
 impl Counters {
@@ -115,6 +116,7 @@ impl Counters {
             occupancy: open("OCCUPANCY")?,
             generations: [Generation::create(sizes)?, Generation::create(sizes)?],
             active: 0,
+            flips: 0,
         };
         for (index, generation) in counters.generations.iter().enumerate() {
             counters.reset_occupancy(index)?;
@@ -161,7 +163,9 @@ impl Counters {
         let active_map = open("ACTIVE")?;
         let active: Option<Active> = sys::map_lookup(active_map.as_fd(), &0_u32)
             .map_err(BpfError::map("read which generation is active"))?;
-        let active = usize::from(active.unwrap_or_default().generation != 0);
+        let Active {
+            generation, flips, ..
+        } = active.unwrap_or_default();
         Ok(Self {
             active_map,
             occupancy: open("OCCUPANCY")?,
@@ -169,7 +173,8 @@ impl Counters {
             flows_v6,
             enis,
             generations,
-            active,
+            active: usize::from(generation != 0),
+            flips,
         })
     }
 
@@ -190,9 +195,11 @@ impl Counters {
         let active = Active {
             generation: next as u32,
             zero: 0,
+            flips: self.flips + 1,
         };
         sys::map_update(self.active_map.as_fd(), &0_u32, &active)
             .map_err(BpfError::map("switch the active generation"))?;
+        self.flips = active.flips;
         let still = std::mem::replace(&mut self.active, next);
         // Nothing changes by this update, but the kernel waits until no program runs that began before it.
         sys::map_of_maps_update(
