@@ -203,7 +203,6 @@ impl Signals {
 enum Event {
     Device(DeviceEvent),
     HalfFull,
-    Overflow,
     WindowDue,
     RetryDue,
     InventoryChanged,
@@ -285,7 +284,6 @@ impl Agent {
             match self.next_event().await {
                 Event::Device(event) => self.device_event(event),
                 Event::HalfFull => self.drain(false)?,
-                Event::Overflow => self.capture.drainer().take_overflow(),
                 Event::WindowDue => self.drain(true)?,
                 Event::RetryDue => self.capture.retry(self.clock.now().monotonic),
                 Event::InventoryChanged => self.reload_inventory(),
@@ -321,7 +319,6 @@ impl Agent {
             _ = self.signals.interrupt.recv() => Event::End("interrupted"),
             () = sleep(window_due) => Event::WindowDue,
             () = self.wake.wait() => Event::HalfFull,
-            () = self.capture.drainer().overflow() => Event::Overflow,
             event = self.discovery.next() => Event::Device(event),
             () = sleep(retry_due.unwrap_or_default()), if retry_due.is_some() => Event::RetryDue,
             _ = self.signals.hangup.recv() => Event::Reload,

@@ -34,11 +34,10 @@ pub struct Drainer {
     counters: Counters,
     sizing: Sizing,
     ring: OverflowRing,
-    overflowed: Overflowed,
 }
 
 impl Drainer {
-    /// Drains these counters. To be called within a tokio runtime.
+    /// Drains these counters.
     ///
     /// # Errors
     ///
@@ -49,21 +48,13 @@ impl Drainer {
             counters,
             sizing,
             ring,
-            overflowed: Overflowed::default(),
         })
     }
 
-    /// Returns when packets wait in the ring. Cancel-safe.
-    pub async fn overflow(&mut self) {
-        self.ring.ready().await;
-    }
-
-    /// Takes the packets that wait in the ring, so that there is room for others.
-    pub fn take_overflow(&mut self) {
-        let Self {
-            ring, overflowed, ..
-        } = self;
-        ring.take(|packet| match packet {
+    /// Takes the packets that wait in the ring.
+    fn take_overflow(&mut self) -> Overflowed {
+        let mut overflowed = Overflowed::default();
+        let end = self.ring.read(|packet| match packet {
             OverflowPacket::V4(packet) => {
                 overflowed.packets += packet.packets;
                 add(&mut overflowed.v4, &packet);
@@ -73,6 +64,8 @@ impl Drainer {
                 add(&mut overflowed.v6, &packet);
             }
         });
+        self.ring.advance(end);
+        overflowed
     }
 
     /// Drains the counters: flips, reads the still generation, and makes it ready for the next flip.
@@ -83,8 +76,7 @@ impl Drainer {
     pub fn drain(&mut self, window_closed: bool) -> Result<Drain, BpfError> {
         let still = self.counters.flip()?;
         // No program counts into the still generation any more, so what it has sent is all in the ring by now.
-        self.take_overflow();
-        let overflowed = std::mem::take(&mut self.overflowed);
+        let overflowed = self.take_overflow();
         let fill = self.counters.fill(&still)?;
         let mut v4 = Vec::with_capacity(usize::try_from(fill.v4).unwrap_or(0));
         self.counters.read_v4(&still, |keys, counters| {

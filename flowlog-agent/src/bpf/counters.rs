@@ -145,7 +145,9 @@ impl Counters {
                     .map_err(BpfError::map("open the maps of a previous agent"))
             };
             let entries = |map: &OwnedFd| {
-                sys::map_max_entries(map.as_fd()).map_err(BpfError::map("ask for a map's size"))
+                sys::map_info(map.as_fd())
+                    .map(|info| info.max_entries)
+                    .map_err(BpfError::map("ask for a map's size"))
             };
             let (v4, v6) = (inner(&flows_v4)?, inner(&flows_v6)?);
             let sizes = MapSizes {

@@ -15,6 +15,7 @@ mod identities;
 mod object;
 mod overflow;
 pub mod pins;
+mod ring;
 mod sys;
 pub mod trial;
 mod wake;

@@ -27,6 +27,8 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 pub(super) const MAP_TYPE_HASH: u32 = 1;
 /// `BPF_MAP_TYPE_ARRAY`.
 pub(super) const MAP_TYPE_ARRAY: u32 = 2;
+/// `BPF_MAP_TYPE_RINGBUF`.
+pub(super) const MAP_TYPE_RINGBUF: u32 = 27;
 
 /// Data that may be copied to and from maps octet by octet.
 ///
@@ -48,6 +50,10 @@ unsafe impl MapData for flowlog_common::EniCounters {}
 unsafe impl MapData for flowlog_common::Occupancy {}
 // SAFETY: as above.
 unsafe impl MapData for flowlog_common::Active {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::Overflow<flowlog_common::FlowKeyV4> {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::Overflow<flowlog_common::FlowKeyV6> {}
 
 /// Calls `bpf(command, attr)`.
 fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<libc::c_long> {
@@ -255,15 +261,19 @@ pub(super) fn map_of_maps_get(outer: BorrowedFd<'_>, index: u32) -> io::Result<O
     owned(bpf(BPF_MAP_GET_FD_BY_ID, &mut attr)?).map(Some)
 }
 
-/// The start of `struct bpf_map_info`.
+/// What the kernel says of a map: the start of `struct bpf_map_info`.
 #[repr(C)]
-#[derive(Default)]
-struct MapInfo {
-    map_type: u32,
-    id: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct MapInfo {
+    pub(super) map_type: u32,
+    /// Until the host's next start, no other map has it.
+    pub(super) id: u32,
+    /// In octets.
+    pub(super) key_size: u32,
+    /// In octets.
+    pub(super) value_size: u32,
+    /// Of a ring: its size in octets.
+    pub(super) max_entries: u32,
 }
 
 #[repr(C)]
@@ -273,12 +283,12 @@ struct InfoByFd {
     info: u64,
 }
 
-/// How many entries a map can have.
+/// Asks for a map's shape and id.
 ///
 /// # Errors
 ///
 /// The kernel's.
-pub(super) fn map_max_entries(map: BorrowedFd<'_>) -> io::Result<u32> {
+pub(super) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
     let mut info = MapInfo::default();
     let mut attr = InfoByFd {
         bpf_fd: map.as_raw_fd() as u32,
@@ -286,7 +296,7 @@ pub(super) fn map_max_entries(map: BorrowedFd<'_>) -> io::Result<u32> {
         info: &raw mut info as u64,
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(info.max_entries)
+    Ok(info)
 }
 
 #[repr(C)]
