@@ -53,6 +53,7 @@ impl Kernel {
         let mut counters = Counters::take_over(pin_folder)?;
         let identities = Identities::open(pin_folder)?;
         let slots = Slots::restored(identities.all()?);
+        counters.settle()?;
         let still = counters.still_after_take_over();
         let fill = counters.fill(&still)?;
         if fill != Fill::default() {

@@ -53,9 +53,9 @@ impl Identities {
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel's; and if the map is another.
     pub fn open(pin_folder: &Path) -> Result<Self, BpfError> {
-        sys::obj_get(&pin_folder.join(PIN))
+        sys::pinned_map::<u32, Text>(&pin_folder.join(PIN), sys::MAP_TYPE_HASH)
             .map(Self)
             .map_err(BpfError::map("open the map of identities"))
     }

@@ -17,6 +17,8 @@ mod overflow;
 pub mod pins;
 mod ring;
 mod sys;
+#[cfg(test)]
+mod testing;
 pub mod trial;
 mod wake;
 
