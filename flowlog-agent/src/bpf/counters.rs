@@ -59,7 +59,7 @@ struct Generation {
 
 /// A generation that no program writes to any more.
 #[derive(Debug)]
-pub struct Still(usize);
+pub struct Still(pub(super) usize);
 
 impl Still {
     /// Which of the two it is.

@@ -12,6 +12,9 @@ use super::error::BpfError;
 /// The programs, as `build.rs` compiled them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowlog-ebpf.o"));
 
+/// How names of folders for pins begin; the ABI's version follows.
+const ABI_FOLDER: &str = "abi-";
+
 /// Name of the overflow ring.
 pub(super) const OVERFLOW: &str = "OVERFLOW";
 
@@ -50,7 +53,14 @@ pub struct EniConstants {
 /// The folder of the pins of this ABI.
 #[must_use]
 pub fn pin_folder(pin_path: &Path) -> PathBuf {
-    pin_path.join(format!("abi-{ABI_VERSION}"))
+    pin_path.join(format!("{ABI_FOLDER}{ABI_VERSION}"))
+}
+
+/// Of which ABI version the pins in a folder are, if it is one for pins.
+pub(super) fn version_of(pin_folder: &Path) -> Option<u32> {
+    let digits = pin_folder.file_name()?.to_str()?.strip_prefix(ABI_FOLDER)?;
+    let version: u32 = digits.parse().ok()?;
+    (version.to_string() == digits && pin_folder.is_dir()).then_some(version)
 }
 
 /// Loads the object: makes and pins the shared maps where they are not, and readies the programs for one ENI.

@@ -3,6 +3,8 @@
 //! Layouts are those of `union bpf_attr` in include/uapi/linux/bpf.h. The kernel takes a shorter attribute than its own and reads
 //! the rest as zeros.
 mod batch;
+#[cfg(test)]
+pub(super) mod crafted;
 
 use std::{
     ffi::CString,

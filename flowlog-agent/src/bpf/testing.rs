@@ -2,12 +2,17 @@
 use std::{
     cell::Cell,
     io,
+    panic::resume_unwind,
     path::{Path, PathBuf},
-    process,
+    process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
+    thread,
 };
 
-use nix::unistd::geteuid;
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::geteuid,
+};
 
 use super::pins;
 
@@ -76,6 +81,24 @@ pub(super) fn call() -> io::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Does what has a network namespace of its own, in which the device `lo` is up.
+pub(super) fn on_a_host_of_its_own(test: impl FnOnce() + Send) {
+    let run = || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let up = Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status();
+        assert!(up.unwrap().success());
+        test();
+    };
+    thread::scope(|scope| {
+        scope
+            .spawn(run)
+            .join()
+            .unwrap_or_else(|panic| resume_unwind(panic));
+    });
 }
 
 /// A UDP datagram over IPv4 of 42 octets, of which 28 count, from a source port of its own.
