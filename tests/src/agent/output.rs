@@ -1,7 +1,6 @@
 //! What an agent writes, read by threads while it runs.
 use std::{
     io::{BufRead as _, BufReader, Read},
-    ops::Range,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -129,20 +128,6 @@ impl Output {
                 heard.log.join("\n")
             )));
         }
-    }
-
-    /// Like [`Self::wait`], for records: `enough` is given each record once, in batches of new ones.
-    pub(super) fn wait_for_new_records(
-        &self,
-        what: &str,
-        limit: Duration,
-        mut enough: impl FnMut(&[Record]) -> bool,
-    ) -> Result<()> {
-        let mut seen: Range<usize> = 0..0;
-        self.wait(what, limit, |heard| {
-            seen = seen.end..heard.records.len();
-            enough(heard.records.get(seen.clone()).unwrap_or_default()).then_some(())
-        })
     }
 
     /// Waits until both streams have ended; false if they have not within `limit`.

@@ -5,11 +5,15 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
-    time::Duration,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::{Id, WaitPidFlag, waitid},
+    },
     unistd::Pid,
 };
 use tempfile::TempDir;
@@ -23,7 +27,12 @@ use super::{
 use crate::{Error, Result};
 
 /// How long anything is awaited of an agent.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A window of this length, in seconds, or more is meant to outlast its test.
+const LONG_WINDOW_SECONDS: u64 = 3600;
+/// What is to be left of such a window when the agent starts: longer than any test takes on a slow machine.
+const LEAST_LEFT: Duration = Duration::from_secs(90);
 
 /// How long an agent that is dropped may take to end by itself.
 const DROP_PATIENCE: Duration = Duration::from_secs(10);
@@ -66,6 +75,8 @@ impl AgentProcess {
     /// Writes configuration and inventory into a new folder, and starts `binary` on them. That it runs does not mean that it
     /// captures: see [`Self::wait_until_captured`].
     ///
+    /// Windows of an hour or more are for tests that have one window: if one would end within 90 s, its end is waited for first.
+    ///
     /// # Errors
     /// If a file cannot be written or the program cannot be started. A program that ends at once is no error here.
     pub fn start(binary: impl AsRef<Path>, plan: &AgentPlan) -> Result<Self> {
@@ -83,6 +94,9 @@ impl AgentProcess {
         };
         agent.replace_inventory(plan.enis.clone())?;
         agent.write_config(&plan.config(&agent.place.lines()))?;
+        if let Some(seconds) = plan.window_seconds.filter(|&s| s >= LONG_WINDOW_SECONDS) {
+            await_room(seconds);
+        }
         agent.restart()?;
         Ok(agent)
     }
@@ -251,8 +265,7 @@ impl AgentProcess {
         Ok(self.running()?.output.look(|heard| heard.records.clone()))
     }
 
-    /// Waits until `enough` says so of all records so far. It is asked whenever there are new ones: with very many records take
-    /// [`Self::wait_for_new_records`].
+    /// Waits until `enough` says so of all records so far. It is asked whenever there are new ones, and so not for very many.
     ///
     /// # Errors
     /// If that takes longer than `limit`, or the agent ends.
@@ -268,34 +281,35 @@ impl AgentProcess {
             })
     }
 
-    /// Waits until `enough` says so. It is given each record once, in batches of new ones.
+    /// Whether there is a record so far that `wanted` says yes to.
     ///
     /// # Errors
-    /// If that takes longer than `limit`, or the agent ends.
-    pub fn wait_for_new_records(
-        &self,
-        limit: Duration,
-        enough: impl FnMut(&[Record]) -> bool,
-    ) -> Result<()> {
-        self.running()?
+    /// If it has ended: [`Outcome`] has the records then.
+    pub fn has_record(&self, wanted: impl Fn(&Record) -> bool) -> Result<bool> {
+        Ok(self
+            .running()?
             .output
-            .wait_for_new_records("what is awaited of the records", limit, enough)
+            .look(|heard| heard.records.iter().any(wanted)))
     }
 
     /// Waits until at least so many packets of an ENI and direction are in records, of any status.
     ///
     /// # Errors
-    /// As [`Self::wait_for_records`], with [`PATIENCE`].
+    /// If no more of them come for [`PATIENCE`], or the agent ends.
     pub fn wait_for_packets(&self, eni: &str, direction: Direction, packets: u64) -> Result<()> {
-        let mut sum = 0;
-        self.running()?.output.wait_for_new_records(
-            &format!("{packets} packets of {eni} {direction:?}"),
-            PATIENCE,
-            |records| {
-                sum += super::volume(records, eni, direction).packets;
-                sum >= packets
-            },
-        )
+        let output = &self.running()?.output;
+        let (mut seen, mut sum) = (0, 0);
+        while sum < packets {
+            let what = format!("{packets} packets of {eni} {direction:?}, after {sum}");
+            output.wait(&what, PATIENCE, |heard| {
+                let new = heard.records.get(seen..).unwrap_or_default();
+                seen = heard.records.len();
+                let more = super::volume(new, eni, direction).packets;
+                sum += more;
+                (more > 0 || sum >= packets).then_some(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Sends a signal.
@@ -305,6 +319,24 @@ impl AgentProcess {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         send(&self.running()?.child, signal)
             .map_err(Error::system(format!("send {signal} to the agent")))
+    }
+
+    /// Runs `body` while the agent is stopped (SIGSTOP): it drains nothing then, and the kernel counts on.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn paused<T>(&self, body: impl FnOnce() -> T) -> Result<T> {
+        let child = &self.running()?.child;
+        let pause = || {
+            send(child, Signal::SIGSTOP)?;
+            // It stops a moment after the signal. Neither is its end taken away from who waits for that.
+            let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            waitid(Id::Pid(pid(child)), flags)
+        };
+        pause().map_err(Error::system("pause the agent"))?;
+        let result = body();
+        self.signal(Signal::SIGCONT)?;
+        Ok(result)
     }
 
     /// Ends the agent by SIGTERM: it closes and writes the open window.
@@ -366,7 +398,7 @@ impl Drop for AgentProcess {
                 eprintln!("the agent did not end within {DROP_PATIENCE:?} and was killed");
             }
             let log = running.output.finish().log;
-            if std::thread::panicking() {
+            if thread::panicking() {
                 eprintln!("standard error of the agent:\n{}", log.join("\n"));
             }
         }
@@ -404,7 +436,22 @@ fn ended() -> Error {
 
 /// A child that was not waited for keeps its id, so the signal reaches no other.
 fn send(child: &Child, signal: Signal) -> nix::Result<()> {
-    kill(Pid::from_raw(child.id().cast_signed()), signal)
+    kill(pid(child), signal)
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed())
+}
+
+/// Waits until more than [`LEAST_LEFT`] is left of the window of this length that is open by the wall clock.
+fn await_room(window_seconds: u64) {
+    let wall = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let left = Duration::from_secs(window_seconds - wall.as_secs() % window_seconds);
+    if left < LEAST_LEFT {
+        thread::sleep(left);
+    }
 }
 
 /// Waits for the end; none, and the process killed, if it does not come within `limit`.
