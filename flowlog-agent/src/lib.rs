@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod drain;
+pub mod failpoint;
 pub mod flows;
 mod interfaces;
 mod kernel;

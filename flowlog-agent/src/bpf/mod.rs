@@ -25,6 +25,8 @@ pub use counters::{Counters, Fill, MapSizes, Still};
 pub use direction::DeviceDirection;
 pub use error::BpfError;
 pub use identities::Identities;
+#[cfg(feature = "failpoints")]
+pub use object::built_in_object;
 pub use object::{EniConstants, pin_folder};
 pub use overflow::{OverflowPacket, OverflowRing};
 pub use wake::Wake;

@@ -8,9 +8,17 @@ use aya::{
 use flowlog_common::{ABI_VERSION, OVERFLOW_RING_BYTES};
 
 use super::error::BpfError;
+use crate::failpoint;
 
 /// The programs, as `build.rs` compiled them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowlog-ebpf.o"));
+
+/// The programs that the agent carries, as an ELF file.
+#[cfg(feature = "failpoints")]
+#[must_use]
+pub fn built_in_object() -> &'static [u8] {
+    OBJECT
+}
 
 /// Name of the overflow ring.
 pub(super) const OVERFLOW: &str = "OVERFLOW";
@@ -79,7 +87,9 @@ pub(super) fn load_with_ring(
         .override_global("HOST_SIDE", &host_side, true)
         .override_global("ETHERNET", &ethernet, true)
         .override_global("XDP_MTU", &constants.xdp_mtu, true);
-    loader.load(OBJECT).map_err(BpfError::Load)
+    loader
+        .load(&failpoint::object(OBJECT))
+        .map_err(BpfError::Load)
 }
 
 /// A TC program of the object.
