@@ -16,7 +16,7 @@ pub struct LogMark(usize);
 /// All that was read.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
-    /// Records from standard output, if it is JSON.
+    /// Records from standard output.
     pub(super) records: Vec<Record>,
     /// Lines of standard output that are not records.
     pub(super) lines: Vec<String>,
@@ -24,6 +24,8 @@ pub(super) struct Heard {
     pub(super) log: Vec<String>,
     /// Streams that have not ended.
     open: u8,
+    /// Standard output is not read.
+    stdout_held: bool,
 }
 
 impl Heard {
@@ -48,6 +50,13 @@ impl Shared {
         change(&mut self.lock());
         self.changed.notify_all();
     }
+
+    fn wait_for_release(&self) {
+        let released = self
+            .changed
+            .wait_while(self.lock(), |heard| heard.stdout_held);
+        drop(released.unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 /// The output of one process.
@@ -58,18 +67,22 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Reads both streams to their ends. Lines of standard output are taken for records if `json`.
+    /// Reads both streams to their ends; standard output not before [`Self::release_stdout`] if it is `held`.
     pub(super) fn read(
         stdout: impl Read + Send + 'static,
         stderr: impl Read + Send + 'static,
-        json: bool,
+        held: bool,
     ) -> Self {
         let shared = Arc::new(Shared::default());
-        shared.lock().open = 2;
+        shared.change(|heard| {
+            heard.open = 2;
+            heard.stdout_held = held;
+        });
         let (out, err) = (Arc::clone(&shared), Arc::clone(&shared));
         let threads = vec![
             thread::spawn(move || {
-                read_batches(stdout, |lines| take_stdout(&out, lines, json));
+                out.wait_for_release();
+                read_batches(stdout, |lines| take_stdout(&out, lines));
                 out.change(|heard| heard.open -= 1);
             }),
             thread::spawn(move || {
@@ -80,6 +93,11 @@ impl Output {
             }),
         ];
         Self { shared, threads }
+    }
+
+    /// Has standard output read, if it was held.
+    pub(super) fn release_stdout(&self) {
+        self.shared.change(|heard| heard.stdout_held = false);
     }
 
     /// Looks at what was read so far.
@@ -151,11 +169,11 @@ impl Output {
     }
 }
 
-fn take_stdout(shared: &Shared, lines: Vec<String>, json: bool) {
+fn take_stdout(shared: &Shared, lines: Vec<String>) {
     let (mut records, mut others) = (Vec::new(), Vec::new());
     for line in lines {
         match serde_json::from_str(&line) {
-            Ok(record) if json => records.push(record),
+            Ok(record) => records.push(record),
             _ => others.push(line),
         }
     }

@@ -1,10 +1,10 @@
 //! Which records there are: by ENI, VSwitch and VPC, by direction, by traffic type, and when there is no traffic.
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use flowlog_tests::{
     agent::{
         Action, AgentPlan, DestinationPlan, Direction, EniPlan, FlowLogPlan, IpType, LogStatus,
-        PATIENCE, Record, Resource, Side, TrafficType, Volume, conserved, volumes,
+        PATIENCE, Record, Resource, Side, TrafficType, Volume, conserved, records_of, volumes,
     },
     lab::{Family, device_stats, skip_unless_root, traffic},
 };
@@ -295,13 +295,6 @@ fn traffic_types_admit_their_action_and_every_one_tells_of_silence_and_of_what_w
     }
 }
 
-/// The records of a file of JSON lines with the default fields.
-fn records_of(file: &Path) -> Vec<Record> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let parse = |line| serde_json::from_str(line).expect("a record");
-    text.lines().map(parse).collect()
-}
-
 #[test]
 fn a_flow_log_has_the_enis_of_its_resource_and_an_inactive_one_none() {
     if skip_unless_root("a_flow_log_has_the_enis_of_its_resource_and_an_inactive_one_none") {
@@ -347,14 +340,15 @@ fn a_flow_log_has_the_enis_of_its_resource_and_an_inactive_one_none() {
     let first = wire.flood(300, 3);
     let second = flood(&wire.left, "more-l", 500, 5, Family::V4);
     stop(&mut agent);
+    let recorded = |name: &str| records_of(&file(name)).expect("records");
     let a = ("eni-a", Direction::Out, first);
     let b = ("eni-b", Direction::In, first);
     conserved(
-        &records_of(&file("of-vpc")),
+        &recorded("of-vpc"),
         &[a, b, ("eni-c", Direction::Out, second)],
     );
-    conserved(&records_of(&file("of-vswitch")), &[b]);
-    conserved(&records_of(&file("of-eni")), &[a]);
+    conserved(&recorded("of-vswitch"), &[b]);
+    conserved(&recorded("of-eni"), &[a]);
     assert!(!file("inactive").exists());
 }
 

@@ -1,30 +1,15 @@
 //! Where records go besides standard output as JSON: files, text, and the metrics about them.
-use std::{
-    collections::BTreeSet,
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{collections::BTreeSet, fs, net::SocketAddr, time::Instant};
 
 use flowlog_tests::{
     agent::{
         AgentPlan, DestinationPlan, Direction, EniPlan, FlowLogPlan, LogStatus, OutputForm,
-        PATIENCE, Resource, conserved, metric, scrape,
+        PATIENCE, Resource, conserved, metric, rotated, scrape,
     },
     lab::{FrameSender, Namespace, flow_tuple, skip_unless_root},
 };
 
 use crate::wire::{Wire, long_window, of, start, stop};
-
-/// The files of a rotated log, the newest first.
-fn rotated(path: &Path) -> Vec<PathBuf> {
-    let older = (1..).map(|number| PathBuf::from(format!("{}.{number}", path.display())));
-    std::iter::once(path.to_owned())
-        .chain(older)
-        .take_while(|file| file.exists())
-        .collect()
-}
 
 #[test]
 fn files_are_rotated_between_lines_and_lines_are_as_the_template_says() {
