@@ -31,6 +31,8 @@ pub struct FloodPlan {
     pub packets: u64,
     /// Flows they are spread over, 1 to [`MAX_FLOWS`].
     pub flows: u32,
+    /// Number of the first of them, as in [`flow_tuple`].
+    pub first_flow: u32,
     /// Threads that send, each on a CPU of its own while there are enough. Every thread sends packets of every flow.
     pub threads: usize,
     /// Octets of UDP payload in each packet.
@@ -53,6 +55,7 @@ impl Default for FloodPlan {
         Self {
             packets: 1_000_000,
             flows: 100_000,
+            first_flow: 0,
             threads: 2,
             payload_bytes: 18,
             distribution: Distribution::Even,
@@ -73,7 +76,7 @@ pub struct Sent {
     pub bytes: u64,
     /// Octets of each IP datagram; all are equal.
     pub datagram_bytes: u64,
-    /// Packets of each flow, by the flow's index as in [`flow_tuple`].
+    /// Packets of each flow, from the plan's first one on.
     pub per_flow: Vec<u64>,
     /// Attempts that the device refused for want of room, as [`FrameSender::refused`].
     pub refused: u64,
@@ -151,6 +154,7 @@ pub fn udp_flood_until(
                     packets: first_of(plan, number)..first_of(plan, number + 1),
                     sender,
                     template: template.clone(),
+                    first_flow: plan.first_flow,
                     per_flow: vec![0; plan.flows as usize],
                 };
                 let (choice, ready, enough) = (&choice, &ready, &enough);
@@ -188,8 +192,9 @@ pub fn udp_flood_until(
 }
 
 fn check(plan: &FloodPlan) -> Result<()> {
-    let broken = if plan.flows == 0 || plan.flows > MAX_FLOWS {
-        format!("flows = {}: 1 to {MAX_FLOWS} are allowed", plan.flows)
+    let room = MAX_FLOWS.saturating_sub(plan.first_flow);
+    let broken = if plan.flows == 0 || plan.flows > room {
+        format!("flows = {}: 1 to {room} are allowed", plan.flows)
     } else if plan.threads == 0 || plan.threads > MAX_THREADS {
         format!("threads = {}: 1 to {MAX_THREADS} are allowed", plan.threads)
     } else if plan.payload_bytes > MAX_PAYLOAD {
@@ -212,6 +217,7 @@ fn first_of(plan: &FloodPlan, number: u64) -> u64 {
 /// What one thread sends, and how much of each flow it has sent.
 struct Share {
     packets: Range<u64>,
+    first_flow: u32,
     sender: FrameSender,
     template: Template,
     per_flow: Vec<u64>,
@@ -236,7 +242,8 @@ impl Share {
     fn send(&mut self, choice: &FlowChoice) -> Result<()> {
         for packet in self.packets.clone() {
             let flow = choice.flow_of(packet);
-            self.sender.send(self.template.of_flow(flow))?;
+            let frame = self.template.of_flow(self.first_flow + flow);
+            self.sender.send(frame)?;
             self.per_flow[flow as usize] += 1;
         }
         Ok(())
