@@ -204,7 +204,7 @@ impl Scene {
         self.folder.path().join(name)
     }
 
-    /// Gives the file the folder that it needs, where the setting has it broken.
+    /// Takes away what is in the place of the file's folder, where the setting has that broken; the agent makes the folder.
     pub(crate) fn mend_sink(&self) {
         std::fs::remove_file(self.folder.path().join("out")).expect("removed");
     }
