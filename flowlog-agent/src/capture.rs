@@ -6,20 +6,19 @@ use std::{
     time::Duration,
 };
 
-use flowlog_model::inventory::{self, DeviceIdentity, EniEntry, Inventory, Match, Side};
+use flowlog_model::{
+    inventory::{self, DeviceIdentity, EniEntry, Inventory, Match, Side},
+    record::Eni,
+};
 
 use crate::{
     bpf::{
-        self, AttachPlan, BpfError, EniConstants, Fill, Hook, Identities, MapSizes, Observer,
-        Prepared, RunStats, Target, pins::Pins,
+        self, AttachPlan, BpfError, EniConstants, Hook, Identities, Observer, Prepared, RunStats,
+        Target,
     },
     config::CaptureConfig,
     discovery::{Device, DeviceKey, HeldNamespace, in_namespace},
-    drain::Drainer,
-    kernel::Kernel,
-    sizing::Sizing,
-    slots::Slots,
-    store::CapturedEnis,
+    slots::{CapturedEnis, Slots},
 };
 
 /// First wait before a device that could not be attached is tried again; it doubles up to [`RETRY_LONGEST`].
@@ -45,7 +44,7 @@ struct Waiting {
     device: Device,
     reason: String,
     retry_at: Option<Duration>,
-    wait: Duration,
+    failed_attempts: u32,
 }
 
 /// How a captured device stands, for metrics and status.
@@ -61,45 +60,64 @@ pub struct CapturedDevice {
     pub run_stats: [RunStats; 2],
 }
 
+/// What has changed of an ENI's capture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The ENI.
+    pub eni_id: String,
+    /// Its slot.
+    pub slot: u32,
+    /// The device.
+    pub device: DeviceKey,
+    /// Which end of the link the device is.
+    pub side: Side,
+    /// Whether it is captured now.
+    pub captured: bool,
+}
+
+/// How a device that is an ENI stands, for people.
+#[derive(Clone, Debug)]
+pub struct InterfaceState {
+    /// Its ENI; none where the inventory says that it is several.
+    pub eni_id: Option<String>,
+    /// Its name.
+    pub device: String,
+    /// Its named network namespace; none for the host's.
+    pub namespace: Option<String>,
+    /// Hooks of ingress and egress, if it is captured.
+    pub hooks: Option<[Hook; 2]>,
+    /// Why it is not captured.
+    pub reason: Option<String>,
+    /// Attempts to capture it that have failed.
+    pub failed_attempts: u32,
+}
+
 /// Captures devices.
 pub struct Capture {
     pin_folder: PathBuf,
     namespaces: PathBuf,
     plan: AttachPlan,
-    drainer: Drainer,
     slots: Slots,
     identities: Identities,
     inventory: Inventory,
     captured: HashMap<DeviceKey, Captured>,
     waiting: BTreeMap<DeviceKey, Waiting>,
+    /// Whether the table of ENIs has changed since somebody asked.
+    changed: bool,
+    /// Since somebody asked.
+    changes: Vec<Change>,
 }
 
 impl Capture {
-    /// Makes the counters in the kernel, or takes over those that a previous agent has `left`. `namespaces` is the folder of named
-    /// ones.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
+    /// Captures nothing yet. `namespaces` is the folder of named ones.
+    #[must_use]
     pub fn new(
-        pin_folder: PathBuf,
-        left: Pins,
-        namespaces: PathBuf,
+        (pin_folder, namespaces): (PathBuf, PathBuf),
         config: &CaptureConfig,
         inventory: Inventory,
-    ) -> Result<Self, BpfError> {
-        let sizing = Sizing::new(config.flow_map_min_entries, config.flow_map_max_entries);
-        let ring_bytes = config.overflow_ring_kib.saturating_mul(1024);
-        let Kernel {
-            counters,
-            identities,
-            slots,
-        } = match left {
-            Pins::Left => Kernel::take_over(&pin_folder, sizing.sizes(), ring_bytes)?,
-            Pins::New => Kernel::create(&pin_folder, sizing.sizes(), ring_bytes)?,
-        };
-        Ok(Self {
-            drainer: Drainer::new(counters, sizing, &pin_folder)?,
+        (slots, identities): (Slots, Identities),
+    ) -> Self {
+        Self {
             identities,
             slots,
             plan: AttachPlan {
@@ -113,7 +131,9 @@ impl Capture {
             inventory,
             captured: HashMap::new(),
             waiting: BTreeMap::new(),
-        })
+            changed: true,
+            changes: Vec::new(),
+        }
     }
 
     /// Takes note of a device that is there, new or changed, and captures it if it is an ENI.
@@ -133,7 +153,7 @@ impl Capture {
         }
         self.waiting.remove(&device.key);
         match entry {
-            Ok(Some(entry)) => self.attach(device, entry, RETRY_FIRST, now),
+            Ok(Some(entry)) => self.attach(device, entry, 0, now),
             Ok(None) => {}
             Err(reason) => {
                 tracing::warn!(device = device.name, "not captured: {reason}");
@@ -143,7 +163,7 @@ impl Capture {
                         device,
                         reason,
                         retry_at: None,
-                        wait: RETRY_FIRST,
+                        failed_attempts: 0,
                     },
                 );
             }
@@ -170,7 +190,7 @@ impl Capture {
         }
     }
 
-    /// When the next retry is due, on the monotonic clock.
+    /// When the next retry is due, as a boot time.
     #[must_use]
     pub fn next_retry(&self) -> Option<Duration> {
         self.waiting
@@ -195,17 +215,12 @@ impl Capture {
             if let Some(waiting) = self.waiting.remove(&key)
                 && let Ok(Some(entry)) = match_device(&self.inventory, &waiting.device)
             {
-                self.attach(
-                    waiting.device,
-                    entry,
-                    (waiting.wait * 2).min(RETRY_LONGEST),
-                    now,
-                );
+                self.attach(waiting.device, entry, waiting.failed_attempts, now);
             }
         }
     }
 
-    fn attach(&mut self, device: Device, entry: EniEntry, wait: Duration, now: Duration) {
+    fn attach(&mut self, device: Device, entry: EniEntry, failed_attempts: u32, now: Duration) {
         let attached = if self.slots.is_captured(&entry.eni.eni_id) {
             Err(format!(
                 "{} is captured on another device already",
@@ -216,6 +231,7 @@ impl Capture {
         };
         match attached {
             Ok((slot, observer, namespace)) => {
+                self.changed = true;
                 let [ingress, egress] = observer.hooks();
                 tracing::info!(
                     eni = entry.eni.eni_id,
@@ -225,6 +241,7 @@ impl Capture {
                     ingress.as_str(),
                     egress.as_str()
                 );
+                self.changes.push(change(&device, &entry, slot, true));
                 self.captured.insert(
                     device.key,
                     Captured {
@@ -237,16 +254,19 @@ impl Capture {
                 );
             }
             Err(reason) => {
+                let wait =
+                    RETRY_LONGEST.min(RETRY_FIRST.saturating_mul(1 << failed_attempts.min(16)));
                 tracing::warn!(eni = entry.eni.eni_id, device = device.name, retry = ?wait, "not captured: {reason}");
                 // If it was another ENI before, that one's programs are still on it.
                 self.take_off(&device);
+                self.changed = true;
                 self.waiting.insert(
                     device.key,
                     Waiting {
                         device,
                         reason,
                         retry_at: Some(now + wait),
-                        wait,
+                        failed_attempts: failed_attempts.saturating_add(1),
                     },
                 );
             }
@@ -302,14 +322,16 @@ impl Capture {
     /// Ends the capture of a device under one identity and leaves its programs, so that those of the next one can take their place
     /// without a gap.
     fn hand_over(&mut self, key: DeviceKey, now: Duration) {
-        if let Some(captured) = self.captured.remove(&key) {
-            captured.observer.leave();
-            self.slots.release(captured.slot, now);
-            tracing::info!(
-                eni = captured.entry.eni.eni_id,
-                device = captured.device.name,
-                "no longer captured"
-            );
+        if let Some(Captured {
+            device,
+            entry,
+            slot,
+            observer,
+            ..
+        }) = self.captured.remove(&key)
+        {
+            observer.leave();
+            self.released(&device, &entry, slot, now);
         }
     }
 
@@ -338,7 +360,13 @@ impl Capture {
                 "cannot enter its network namespace to take the programs off: {error}"
             );
         }
+        self.released(&device, &entry, slot, now);
+    }
+
+    fn released(&mut self, device: &Device, entry: &EniEntry, slot: u32, now: Duration) {
         self.slots.release(slot, now);
+        self.changed = true;
+        self.changes.push(change(device, entry, slot, false));
         tracing::info!(
             eni = entry.eni.eni_id,
             device = device.name,
@@ -362,7 +390,7 @@ impl Capture {
     }
 
     /// Takes off what a previous agent has left on devices that are not captured any more. `devices` are those that are there.
-    pub fn remove_leftovers(&self, devices: impl IntoIterator<Item = Device>) {
+    pub fn remove_leftovers(&mut self, devices: impl IntoIterator<Item = Device>, now: Duration) {
         for device in devices
             .into_iter()
             .filter(|device| !self.captured.contains_key(&device.key))
@@ -375,20 +403,7 @@ impl Capture {
             .map(|key| (key.namespace.inode, key.index))
             .collect();
         bpf::pins::remove_devices_but(&self.pin_folder, &kept);
-    }
-
-    /// The counters.
-    pub fn drainer(&mut self) -> &mut Drainer {
-        &mut self.drainer
-    }
-
-    /// How full the active maps are, and their sizes.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
-    pub fn fill(&self) -> Result<(Fill, MapSizes), BpfError> {
-        self.drainer.fill()
+        self.slots.leftovers_removed(now);
     }
 
     /// The ENIs, as they are captured or were in the open windows.
@@ -404,9 +419,45 @@ impl Capture {
         }
     }
 
-    /// A window of the longest kind was closed.
-    pub fn all_windows_closed(&mut self) {
-        self.slots.all_windows_closed();
+    /// All open windows were opened at the boot time `opened` or later.
+    pub fn windows_opened(&mut self, opened: Duration) {
+        for slot in self.slots.windows_opened(opened) {
+            // Lest the next agent takes its ENI for one that is there.
+            if let Err(error) = self.identities.remove(slot) {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
+    /// Whose capture has begun or ended since this was asked last, in order.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// The captured ENIs, their devices, and which end of the link each is.
+    pub fn devices(&self) -> impl Iterator<Item = (&str, DeviceKey, Side)> {
+        self.captured.iter().map(|(key, captured)| {
+            let entry = &captured.entry;
+            (entry.eni.eni_id.as_str(), *key, entry.side)
+        })
+    }
+
+    /// Devices that wait for another attempt.
+    pub fn waiting_devices(&self) -> impl Iterator<Item = DeviceKey> {
+        self.waiting.keys().copied()
+    }
+
+    /// The slot of an ENI; one is given to it if it has none, as if it had been captured until now. None if there is no room.
+    pub fn slot_of(&mut self, eni: &Eni, now: Duration) -> Option<u32> {
+        let slot = self.slots.take(eni).ok()?;
+        self.slots.release(slot, now);
+        self.changed = true;
+        Some(slot)
+    }
+
+    /// Whether other ENIs are captured than when this was asked last.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// The captured devices.
@@ -423,11 +474,47 @@ impl Capture {
             .collect()
     }
 
+    /// The devices that are ENIs, captured or not.
+    pub fn interfaces(&self) -> impl Iterator<Item = InterfaceState> {
+        let captured = self.captured.values().map(|captured| InterfaceState {
+            eni_id: Some(captured.entry.eni.eni_id.clone()),
+            device: captured.device.name.clone(),
+            namespace: captured.device.namespace_name.clone(),
+            hooks: Some(captured.observer.hooks()),
+            reason: None,
+            failed_attempts: 0,
+        });
+        let waiting = self.waiting.values().map(|waiting| {
+            let entry = match_device(&self.inventory, &waiting.device)
+                .ok()
+                .flatten();
+            InterfaceState {
+                eni_id: entry.map(|entry| entry.eni.eni_id),
+                device: waiting.device.name.clone(),
+                namespace: waiting.device.namespace_name.clone(),
+                hooks: None,
+                reason: Some(waiting.reason.clone()),
+                failed_attempts: waiting.failed_attempts,
+            }
+        });
+        captured.chain(waiting)
+    }
+
     /// Devices that should be captured and are not: name and reason.
     pub fn waiting(&self) -> impl Iterator<Item = (&str, &str)> {
         self.waiting
             .values()
             .map(|waiting| (waiting.device.name.as_str(), waiting.reason.as_str()))
+    }
+}
+
+fn change(device: &Device, entry: &EniEntry, slot: u32, captured: bool) -> Change {
+    Change {
+        eni_id: entry.eni.eni_id.clone(),
+        slot,
+        device: device.key,
+        side: entry.side,
+        captured,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     check, interfaces,
     output::{OutputForm, OutputOptions},
     report::ReportForm,
+    status::{self, StatusOptions},
 };
 
 /// `EX_USAGE` of sysexits.h: the configuration or the inventory is to be mended.
@@ -43,6 +44,10 @@ enum Command {
     /// Shows the devices of the host and of the network namespaces that the inventory names, whether or not the agent is running.
     /// Without root, what is attached is not seen.
     Interfaces(ReportArguments),
+    /// Ask the running agent how it stands: windows, flow logs, spool, losses, interfaces, and whether what was counted adds up.
+    ///
+    /// Needs root. Exit code 0: the agent has answered; 1: it has not, or, with --check, something is not well.
+    Status(StatusArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +58,22 @@ struct ReportArguments {
     /// Form of the report.
     #[arg(long, value_enum, default_value_t)]
     output: ReportForm,
+}
+
+#[derive(Debug, clap::Args)]
+struct StatusArguments {
+    /// The configuration, which names the socket; /etc/flowlog/agent.toml if there is one.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The agent's socket, whatever the configuration says.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Form of the report.
+    #[arg(long, value_enum, default_value_t)]
+    output: ReportForm,
+    /// Fail, with exit code 1, if a destination does not take its records, an ENI is not captured, or the records do not add up.
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,19 +99,25 @@ pub fn main() -> ExitCode {
     // What a report is about is in the report.
     start_tracing(match cli.command {
         Command::Run(_) => "info",
-        Command::Check(_) | Command::Interfaces(_) => "error",
+        Command::Check(_) | Command::Interfaces(_) | Command::Status(_) => "error",
     });
     let result = match cli.command {
-        Command::Run(arguments) => run(&arguments),
+        Command::Run(arguments) => run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Check(ReportArguments { config, output }) => {
             return check::run(config.as_deref(), output);
         }
         Command::Interfaces(ReportArguments { config, output }) => {
-            interfaces::run(config.as_deref(), output)
+            interfaces::run(config.as_deref(), output).map(|()| ExitCode::SUCCESS)
         }
+        Command::Status(arguments) => status::run(&StatusOptions {
+            config: arguments.config.as_deref(),
+            socket: arguments.socket.as_deref(),
+            form: arguments.output,
+            check: arguments.check,
+        }),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("flowlog-agent: {error}");
             if error.is_configuration() {
@@ -117,7 +144,10 @@ fn run(arguments: &RunArguments) -> Result<(), AgentError> {
             what: "start the runtime",
             source,
         })?;
-    runtime.block_on(agent::run(&arguments.config, &options))
+    let result = runtime.block_on(agent::run(&arguments.config, &options));
+    // A compaction of the spool may take minutes, and is of no use any more.
+    runtime.shutdown_background();
+    result
 }
 
 /// Logs go to standard error: standard output is the records'.

@@ -5,6 +5,7 @@
 //! | `inventory` | required | a path; if relative, to the configuration's folder |
 //! | `pin-path` | `/sys/fs/bpf/flowlog` | an absolute path, on a BPF file system |
 //! | `lock-file` | `/run/flowlog-agent.lock` | an absolute path |
+//! | `status-socket` | `/run/flowlog-agent.sock` | an absolute path of at most 107 bytes, or `off` |
 //! | `on-exit` | `detach` | `detach`, `stay` |
 //! | `capture.attach` | `auto` | `auto`, `tcx`, `clsact` |
 //! | `capture.position` | `first` | `first`, `last` |
@@ -12,15 +13,20 @@
 //! | `capture.flow-map-min-entries` | 65536 | 64 to 16777216 |
 //! | `capture.flow-map-max-entries` | 1048576 | the least to 16777216 |
 //! | `capture.overflow-ring-kib` | 4096 | 4 to 1048576, rounded up to a power of two |
-//! | `capture.max-flows-per-window` | 4000000 | 1 to 100000000 |
+//! | `spool.path` | `/var/lib/flowlog-agent/spool` | an absolute path |
+//! | `spool.max-size` | `1GiB` | `1MiB` to `1024GiB` |
+//! | `spool.max-age` | `7d` | `1m` to `365d`: minutes (`m`), hours (`h`) or days (`d`) |
+//! | `spool.max-flows-in-memory` | 262144 | 1024 to 16777216 |
 //! | `metrics.listen` | off | address and port |
 //! | `flow-log` | none | up to 100 of [`FlowLogConfig`] |
 //!
 //! Paths that the agent writes to are absolute, so that none depends on the folder in which it was started.
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use flowlog_model::flow_log::FlowLog;
 use flowlog_model::format::Format;
@@ -30,6 +36,8 @@ use flowlog_model::spelled_enum;
 mod flow_logs;
 mod raw;
 mod values;
+
+pub(crate) use raw::DEFAULT_STATUS_SOCKET;
 
 /// Most flow logs that a configuration can have.
 pub const MAX_FLOW_LOGS: usize = 100;
@@ -46,10 +54,14 @@ pub struct Config {
     pub pin_path: PathBuf,
     /// The file whose lock says that an agent runs on this host.
     pub lock_file: PathBuf,
+    /// The Unix socket on which the running agent tells its status; none if it tells nobody.
+    pub status_socket: Option<PathBuf>,
     /// What becomes of programs and maps when the agent ends.
     pub on_exit: OnExit,
     /// How packets are counted.
     pub capture: CaptureConfig,
+    /// Where windows are kept until every flow log has them.
+    pub spool: SpoolConfig,
     /// Where metrics are served.
     pub metrics: MetricsConfig,
     /// The flow logs, in the order of the file, also those that are Inactive.
@@ -71,8 +83,6 @@ pub struct CaptureConfig {
     pub flow_map_max_entries: u32,
     /// Size of the ring in which packets wait that had no room in a flow map, in KiB.
     pub overflow_ring_kib: u32,
-    /// Flows of a window that the agent holds in memory; those beyond are skipped and counted.
-    pub max_flows_per_window: u32,
 }
 
 impl Default for CaptureConfig {
@@ -84,7 +94,30 @@ impl Default for CaptureConfig {
             flow_map_min_entries: 65_536,
             flow_map_max_entries: 1_048_576,
             overflow_ring_kib: 4096,
-            max_flows_per_window: 4_000_000,
+        }
+    }
+}
+
+/// Where windows are kept until every flow log has them. What exceeds a limit is given up, oldest first, and told of in SKIPDATA records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolConfig {
+    /// Its folder; absolute.
+    pub path: PathBuf,
+    /// Size of all its files, in bytes.
+    pub max_size_bytes: u64,
+    /// How long a window is kept for a flow log that does not take it.
+    pub max_age: Duration,
+    /// Flows of a drain that are held in memory at once; it is written to the spool in parts of this size.
+    pub max_flows_in_memory: u32,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            path: "/var/lib/flowlog-agent/spool".into(),
+            max_size_bytes: 1 << 30,
+            max_age: Duration::from_secs(7 * 24 * 3600),
+            max_flows_in_memory: 262_144,
         }
     }
 }
@@ -147,10 +180,10 @@ spelled_enum! {
 /// | `format` | `text` | `json`, `text` |
 /// | `template` | none | with `format = "text"` and without `fields`; see [`flowlog_model::template`] |
 /// | `fields` | none | extended fields, after the default ones |
-/// | `destination.type` | required | `stdout`, `file` |
-/// | `destination.path` | required of a file | an absolute path that no other flow log writes to |
-/// | `destination.max-size` | `100MiB` | `1KiB` to `1TiB` |
-/// | `destination.max-files` | 10 | 2 to 1000 |
+/// | `destination.type` | required | `stdout`, `file`, `folder` |
+/// | `destination.path` | required of a file and a folder | an absolute path that no other flow log writes to |
+/// | `destination.max-size` | `100MiB` | of a file: `1KiB` to `1TiB` |
+/// | `destination.max-files` | 10 of a file, 10000 of a folder | 2 to 1000 of a file, 2 to 1000000 of a folder |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowLogConfig {
     /// What is captured.
@@ -175,6 +208,22 @@ pub enum Destination {
         /// Files that are kept in all, with the one that is written to.
         max_files: u16,
     },
+    /// A folder with a file for each window.
+    Folder {
+        /// The folder; absolute.
+        path: PathBuf,
+        /// Files of windows that are kept; the oldest go.
+        max_files: u32,
+    },
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("standard output"),
+            Self::File { path, .. } | Self::Folder { path, .. } => path.display().fmt(f),
+        }
+    }
 }
 
 /// Why there is no configuration.

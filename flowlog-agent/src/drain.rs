@@ -1,132 +1,237 @@
-//! Draining: from the kernel's counters to sorted runs of flows.
-use std::path::Path;
+//! Draining: from the kernel's counters to the spool, so that each packet is in one of them at any moment, and never in both.
+//!
+//! | step | if the agent is killed before the next one |
+//! |---|---|
+//! | flip: the programs count into the other generation | the next agent reads the still generation |
+//! | read the still generation and the overflow ring, delete nothing | likewise |
+//! | commit to the spool, with the number of flips and the ring's position | the next agent sees by them that the still generation is committed |
+//! | move the ring's consumer forward | likewise |
+//! | renew the still generation | likewise; it is renewed again |
+use std::time::Duration;
 
-use flowlog_common::{FlowKeyV4, FlowKeyV6, GENERATIONS, Overflow};
+use flowlog_common::{EniCounters, Overflow};
+use thiserror::Error;
 
 use crate::{
-    bpf::{BpfError, Counters, Fill, MapSizes, OverflowPacket, OverflowRing},
-    flows::{Flow, FlowKey, Run},
+    bpf::{BpfError, Counters, Fill, MapSizes, OverflowPacket, OverflowRing, Still},
+    failpoint,
+    flows::{Flow, FlowKey},
+    ledger::Ledger,
     sizing::Sizing,
-    store::Drained,
+    slots::EniTable,
+    spool::{Committed, KernelMark, Spool, SpoolError, Volumes},
 };
 
-/// Packets from the overflow ring that may gather before those of a flow are added together.
-const MAX_UNMERGED: usize = 1 << 20;
+/// Why there was no drain.
+#[derive(Debug, Error)]
+pub enum DrainError {
+    /// The kernel's counters cannot be used; what is in them stays there.
+    #[error(transparent)]
+    Kernel(#[from] BpfError),
+    /// The spool takes nothing. What was counted is still in the kernel, and the drain can be tried again.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
 
 /// The result of a drain.
 pub struct Drain {
-    /// What was counted.
-    pub drained: Drained,
+    /// What the spool has of it.
+    pub committed: Committed,
+    /// What is in no flow, by `slot * 2 + direction`.
+    pub aside: Vec<EniCounters>,
     /// Packets that had no room in the maps and came by the ring.
     pub overflowed: u64,
+    /// How long it took to commit it, when all was read.
+    pub commit_time: Duration,
 }
 
-/// Packets of one generation that came by the ring.
-#[derive(Default)]
-struct Overflowed {
-    v4: Vec<Flow<FlowKeyV4>>,
-    v6: Vec<Flow<FlowKeyV6>>,
-    packets: u64,
+/// The books in which a drain is entered.
+pub struct Books<'a> {
+    /// The ledger; it is kept with the drain.
+    pub ledger: &'a mut Ledger,
+    /// Whose the slots are.
+    pub enis: &'a EniTable,
+    /// What is known to be lost and is in no counter.
+    pub lost: &'a Volumes,
+    /// Gives the boot time, by which a commit is timed.
+    pub now: &'a dyn Fn() -> Duration,
 }
 
 /// Owns the counters and their ring.
 pub struct Drainer {
     counters: Counters,
-    sizing: Sizing,
     ring: OverflowRing,
-    overflowed: [Overflowed; GENERATIONS],
+    sizing: Sizing,
+    epoch: String,
+    /// A still generation that is not committed.
+    held: Option<Still>,
 }
 
 impl Drainer {
-    /// Drains these counters. To be called within a tokio runtime.
+    /// Drains these counters; those of an agent that has ended, anywhere in a drain, from there on. `mark` is where the kernel stood at
+    /// the newest drain in the spool.
     ///
     /// # Errors
     ///
     /// The kernel's.
-    pub fn new(counters: Counters, sizing: Sizing, pin_folder: &Path) -> Result<Self, BpfError> {
-        let ring = OverflowRing::open(pin_folder)?;
-        Ok(Self {
+    pub fn new(
+        counters: Counters,
+        ring: OverflowRing,
+        sizing: Sizing,
+        mark: Option<&KernelMark>,
+    ) -> Result<Self, BpfError> {
+        let mut drainer = Self {
+            epoch: counters.epoch()?,
             counters,
-            sizing,
             ring,
-            overflowed: Default::default(),
-        })
+            sizing,
+            held: None,
+        };
+        if drainer.counters.flips() > 0 {
+            drainer.resume(mark)?;
+        }
+        Ok(drainer)
     }
 
-    /// Returns when packets wait in the ring. Cancel-safe.
-    pub async fn overflow(&mut self) {
-        self.ring.ready().await;
-    }
-
-    /// Takes the packets that wait in the ring, so that there is room for others.
-    pub fn take_overflow(&mut self) {
-        let Self {
-            ring, overflowed, ..
-        } = self;
-        ring.take(|packet| match packet {
-            OverflowPacket::V4(packet) => {
-                if let Some(generation) = overflowed.get_mut(packet.generation as usize) {
-                    generation.packets += packet.packets;
-                    add(&mut generation.v4, &packet);
-                }
+    fn resume(&mut self, mark: Option<&KernelMark>) -> Result<(), BpfError> {
+        // That agent may have been killed in the flip, an instant ago.
+        self.counters.settle()?;
+        let still = self.counters.still_after_take_over();
+        match mark.filter(|mark| mark.epoch == self.epoch) {
+            Some(mark) if mark.flips == self.counters.flips() => {
+                self.ring.advance(mark.ring_position);
+                self.counters.renew(still, self.sizing.sizes())?;
             }
-            OverflowPacket::V6(packet) => {
-                if let Some(generation) = overflowed.get_mut(packet.generation as usize) {
-                    generation.packets += packet.packets;
-                    add(&mut generation.v6, &packet);
-                }
-            }
-        });
+            _ => self.held = Some(still),
+        }
+        Ok(())
     }
 
-    /// Drains the counters: flips, reads the still generation, and makes it ready for the next flip.
+    /// What the numbers of flips count within: the maps' life.
+    #[must_use]
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// Drains a generation that was flipped and could not be committed; none if there is no such.
     ///
     /// # Errors
     ///
-    /// The kernel's. They leave the counters in doubt, so that the agent must end.
-    pub fn drain(&mut self, window_closed: bool) -> Result<Drain, BpfError> {
-        let still = self.counters.flip()?;
-        // No program counts into the still generation any more, so what it has sent is all in the ring by now.
-        self.take_overflow();
-        let overflowed = self
-            .overflowed
-            .get_mut(still.index())
-            .map(std::mem::take)
-            .unwrap_or_default();
-        let fill = self.counters.fill(&still)?;
-        let mut v4 = Vec::with_capacity(usize::try_from(fill.v4).unwrap_or(0));
-        self.counters.read_v4(&still, |keys, counters| {
-            v4.extend(
-                keys.iter()
-                    .zip(counters)
-                    .map(|(key, counters)| Flow::new(*key, counters)),
-            );
-        })?;
-        let mut v6 = Vec::with_capacity(usize::try_from(fill.v6).unwrap_or(0));
-        self.counters.read_v6(&still, |keys, counters| {
-            v6.extend(
-                keys.iter()
-                    .zip(counters)
-                    .map(|(key, counters)| Flow::new(*key, counters)),
-            );
-        })?;
-        let enis = self.counters.read_enis(&still)?;
-        let (v4, overflow_v4) = (Run::from_distinct(v4), Run::from_any(overflowed.v4));
-        let (v6, overflow_v6) = (Run::from_distinct(v6), Run::from_any(overflowed.v6));
+    /// See [`DrainError`].
+    pub fn drain_held(
+        &mut self,
+        spool: &mut Spool,
+        books: Books<'_>,
+    ) -> Result<Option<Drain>, DrainError> {
+        match self.held.take() {
+            Some(still) => self.drain_still(still, spool, books, false).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Drains all that was counted until now. What is held goes first: see [`Self::drain_held`].
+    ///
+    /// # Errors
+    ///
+    /// See [`DrainError`].
+    pub fn drain(
+        &mut self,
+        spool: &mut Spool,
+        books: Books<'_>,
+        window_closed: bool,
+    ) -> Result<Drain, DrainError> {
+        failpoint::reached("drain-begun");
+        let still = match self.held.take() {
+            Some(still) => still,
+            None => self.counters.flip()?,
+        };
+        failpoint::reached("drain-flipped");
+        self.drain_still(still, spool, books, window_closed)
+    }
+
+    fn drain_still(
+        &mut self,
+        still: Still,
+        spool: &mut Spool,
+        mut books: Books<'_>,
+        window_closed: bool,
+    ) -> Result<Drain, DrainError> {
+        let (drain, ring_position) = match self.commit(&still, spool, &mut books) {
+            Ok(committed) => committed,
+            Err(error) => {
+                self.held = Some(still);
+                return Err(error);
+            }
+        };
+        failpoint::reached("drain-committed");
+        self.ring.advance(ring_position);
+        failpoint::reached("drain-ring-advanced");
         let wanted = Fill {
-            v4: fill.v4 + overflow_v4.flows().len() as u64,
-            v6: fill.v6 + overflow_v6.flows().len() as u64,
+            v4: drain.committed.flows_v4,
+            v6: drain.committed.flows_v6,
         };
         let sizes = self.sizing.drained(wanted, window_closed);
         self.counters.renew(still, sizes)?;
-        Ok(Drain {
-            drained: Drained {
-                v4: both(v4, &overflow_v4),
-                v6: both(v6, &overflow_v6),
-                enis,
-            },
-            overflowed: overflowed.packets,
-        })
+        failpoint::reached("drain-renewed");
+        Ok(drain)
+    }
+
+    /// Reads a still generation and the ring, and commits what was read; gives the position in the ring up to which it was read.
+    fn commit(
+        &self,
+        still: &Still,
+        spool: &mut Spool,
+        books: &mut Books<'_>,
+    ) -> Result<(Drain, u64), DrainError> {
+        let mut writer = spool.begin_drain();
+        self.counters.read_v4(still, |keys, counters| {
+            writer.v4(keys
+                .iter()
+                .zip(counters)
+                .map(|(key, of)| Flow::new(*key, of)));
+        })?;
+        self.counters.read_v6(still, |keys, counters| {
+            writer.v6(keys
+                .iter()
+                .zip(counters)
+                .map(|(key, of)| Flow::new(*key, of)));
+        })?;
+        // No program counts into the still generation any more, so what it has sent is all in the ring by now.
+        let mut overflowed = 0;
+        let ring_position = self.ring.read(|packet| match packet {
+            OverflowPacket::V4(packet) => {
+                overflowed += packet.packets;
+                writer.v4([flow(&packet)]);
+            }
+            OverflowPacket::V6(packet) => {
+                overflowed += packet.packets;
+                writer.v6([flow(&packet)]);
+            }
+        });
+        let aside = self.counters.read_enis(still)?;
+        failpoint::reached("drain-read");
+        let mark = KernelMark {
+            epoch: self.epoch.clone(),
+            flips: self.counters.flips(),
+            ring_position,
+        };
+        let skipped = skipped(&aside, books.lost);
+        let mut ledger = books.ledger.clone();
+        let read = (books.now)();
+        let committed = writer.commit(mark, &skipped, |volumes| {
+            ledger.drained(volumes, &aside, books.lost, books.enis);
+            // Text keys and numbers always can be.
+            serde_json::to_value(&ledger).unwrap_or_default()
+        })?;
+        let commit_time = (books.now)().saturating_sub(read);
+        *books.ledger = ledger;
+        let drain = Drain {
+            committed,
+            aside,
+            overflowed,
+            commit_time,
+        };
+        Ok((drain, ring_position))
     }
 
     /// How full the active maps are, and their sizes.
@@ -142,22 +247,29 @@ impl Drainer {
     }
 }
 
-fn add<K: FlowKey>(flows: &mut Vec<Flow<K>>, packet: &Overflow<K>) {
-    if flows.len() == flows.capacity() && flows.len() >= MAX_UNMERGED {
-        *flows = Run::from_any(std::mem::take(flows)).into_flows();
-    }
-    flows.push(Flow {
+/// As a flow of its own.
+pub(crate) fn flow<K: FlowKey>(packet: &Overflow<K>) -> Flow<K> {
+    Flow {
         key: packet.key,
         tcp_flags: packet.tcp_flags,
         packets: packet.packets,
         bytes: packet.bytes,
-    });
+    }
 }
 
-/// The flows of the map and of the ring.
-fn both<K: FlowKey>(map: Run<K>, ring: &Run<K>) -> Run<K> {
-    if ring.flows().is_empty() {
-        return map;
+/// What is in no flow and belongs into one.
+pub(crate) fn skipped(aside: &[EniCounters], lost: &Volumes) -> Volumes {
+    let mut skipped = lost.clone();
+    for (index, counters) in (0_u32..).zip(aside) {
+        for volume in [counters.map_full, counters.unparsable] {
+            if volume.packets > 0 {
+                skipped.entry(index / 2).or_default().add(
+                    (index % 2) as u8,
+                    volume.packets,
+                    volume.bytes,
+                );
+            }
+        }
     }
-    map.merged(ring, usize::MAX, |_| {})
+    skipped
 }

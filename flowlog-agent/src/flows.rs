@@ -3,6 +3,7 @@ use std::cmp::Ordering;
 
 use flowlog_common::{DIRECTION_OUT, FlowCounters, FlowKeyV4, FlowKeyV6, Volume};
 use itertools::Itertools as _;
+use serde::{Deserialize, Serialize};
 
 /// What a flow's key tells, whichever family it is of.
 pub trait FlowKey: Copy + Ord {
@@ -60,8 +61,8 @@ impl<K: FlowKey> Flow<K> {
 
     fn absorb(&mut self, other: &Self) {
         self.tcp_flags |= other.tcp_flags;
-        self.packets += other.packets;
-        self.bytes += other.bytes;
+        self.packets = self.packets.saturating_add(other.packets);
+        self.bytes = self.bytes.saturating_add(other.bytes);
     }
 }
 
@@ -152,8 +153,15 @@ impl<K: FlowKey> Run<K> {
 pub fn merge<'r, K: FlowKey + 'r>(
     runs: impl IntoIterator<Item = &'r Run<K>>,
 ) -> impl Iterator<Item = Flow<K>> {
-    runs.into_iter()
-        .map(|run| run.0.iter().copied())
+    merge_sorted(runs.into_iter().map(|run| run.0.iter().copied()))
+}
+
+/// The flows of several streams, each in order of its keys: in that order, each key once.
+pub fn merge_sorted<K: FlowKey>(
+    streams: impl IntoIterator<Item = impl Iterator<Item = Flow<K>>>,
+) -> impl Iterator<Item = Flow<K>> {
+    streams
+        .into_iter()
         .kmerge_by(|a, b| a.key < b.key)
         .coalesce(|mut a, b| {
             if a.key == b.key {
@@ -165,8 +173,9 @@ pub fn merge<'r, K: FlowKey + 'r>(
         })
 }
 
-/// Packets and octets by direction, of one ENI.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Packets and octets by direction, of one ENI. As JSON: packets and octets `in`, packets and octets `out`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[u64; 4]", into = "[u64; 4]")]
 pub struct ByDirection {
     /// [`flowlog_common::DIRECTION_IN`].
     pub r#in: Volume,
@@ -187,8 +196,37 @@ impl ByDirection {
     /// Adds to a direction.
     pub fn add(&mut self, direction: u8, packets: u64, bytes: u64) {
         let volume = self.of_mut(direction);
-        volume.packets += packets;
-        volume.bytes += bytes;
+        volume.packets = volume.packets.saturating_add(packets);
+        volume.bytes = volume.bytes.saturating_add(bytes);
+    }
+
+    /// What `other` has less, by direction; nothing where it has more.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        let minus = |a: Volume, b: Volume| Volume {
+            packets: a.packets.saturating_sub(b.packets),
+            bytes: a.bytes.saturating_sub(b.bytes),
+        };
+        Self {
+            r#in: minus(self.r#in, other.r#in),
+            out: minus(self.out, other.out),
+        }
+    }
+}
+
+impl From<[u64; 4]> for ByDirection {
+    fn from([packets_in, bytes_in, packets_out, bytes_out]: [u64; 4]) -> Self {
+        let volume = |packets, bytes| Volume { packets, bytes };
+        Self {
+            r#in: volume(packets_in, bytes_in),
+            out: volume(packets_out, bytes_out),
+        }
+    }
+}
+
+impl From<ByDirection> for [u64; 4] {
+    fn from(ByDirection { r#in, out }: ByDirection) -> Self {
+        [r#in.packets, r#in.bytes, out.packets, out.bytes]
     }
 }
 

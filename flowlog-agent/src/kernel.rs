@@ -1,16 +1,17 @@
 //! What is in the kernel besides the programs: made anew, or taken over from a previous agent.
 use std::path::Path;
 
-use crate::{
-    bpf::{BpfError, Counters, Fill, Identities, MapSizes, pins},
-    slots::Slots,
-};
+use flowlog_model::record::Eni;
+
+use crate::bpf::{BpfError, Counters, Identities, MapSizes, OverflowRing, pins};
 
 /// What is in the kernel besides the programs.
 pub(crate) struct Kernel {
     pub(crate) counters: Counters,
+    pub(crate) ring: OverflowRing,
     pub(crate) identities: Identities,
-    pub(crate) slots: Slots,
+    /// Whose the slots were that a previous agent has given out.
+    pub(crate) slots: Vec<(u32, Eni)>,
 }
 
 impl Kernel {
@@ -22,26 +23,25 @@ impl Kernel {
     ) -> Result<Self, BpfError> {
         Ok(Self {
             counters: Counters::create_with_ring(pin_folder, sizes, ring_bytes)?,
+            ring: OverflowRing::open(pin_folder)?,
             identities: Identities::create(pin_folder)?,
-            slots: Slots::default(),
+            slots: Vec::new(),
         })
     }
 
-    /// Takes over what a previous agent has left. What cannot be taken over is named as lost, and all is made anew.
+    /// Takes over what a previous agent has left; if that cannot be, makes all anew. Whether something was lost thereby, the spool tells.
     pub(crate) fn take_over(
         pin_folder: &Path,
         sizes: MapSizes,
         ring_bytes: u32,
     ) -> Result<Self, BpfError> {
-        match Self::open(pin_folder, sizes) {
+        match Self::open(pin_folder) {
             Ok(kernel) => {
                 tracing::info!("taking over the counters that the previous agent has left");
                 Ok(kernel)
             }
             Err(error) => {
-                tracing::error!(
-                    "what was counted since the previous agent's last window is lost, for it cannot be taken over: {error}"
-                );
+                tracing::error!("what the previous agent has left cannot be taken over: {error}");
                 pins::remove(pin_folder);
                 pins::prepare(pin_folder)?;
                 Self::create(pin_folder, sizes, ring_bytes)
@@ -49,24 +49,13 @@ impl Kernel {
         }
     }
 
-    fn open(pin_folder: &Path, sizes: MapSizes) -> Result<Self, BpfError> {
-        let mut counters = Counters::take_over(pin_folder)?;
+    fn open(pin_folder: &Path) -> Result<Self, BpfError> {
         let identities = Identities::open(pin_folder)?;
-        let slots = Slots::restored(identities.all()?);
-        let still = counters.still_after_take_over();
-        let fill = counters.fill(&still)?;
-        if fill != Fill::default() {
-            tracing::error!(
-                flows = fill.v4 + fill.v6,
-                "the previous agent died while it drained these flows: whether they were written is not known, and they are not \
-                 written again"
-            );
-        }
-        counters.renew(still, sizes)?;
         Ok(Self {
-            counters,
+            counters: Counters::take_over(pin_folder)?,
+            ring: OverflowRing::open(pin_folder)?,
+            slots: identities.all()?,
             identities,
-            slots,
         })
     }
 }

@@ -2,20 +2,24 @@
 //! records, window by window.
 //!
 //! Data flows through the modules in this order: [`discovery`] (devices) → [`capture`] (programs and counters, by way of [`bpf`]) →
-//! [`drain`], [`flows`] and [`store`] (drained flows, by window) → [`route`] (records of a flow log) → [`sink`]. [`agent`] is the loop that
+//! [`drain`] (kernel to [`spool`], in sorted runs of [`flows`]) → [`route`] (records of a flow log) → [`sink`]. [`agent`] is the loop that
 //! drives them.
 
+mod adoption;
 pub mod agent;
 pub mod bpf;
 pub mod capture;
 mod check;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod discovery;
 pub mod drain;
+pub mod failpoint;
 pub mod flows;
 mod interfaces;
 mod kernel;
+pub mod ledger;
 mod lock;
 pub mod metrics;
 pub mod output;
@@ -26,7 +30,8 @@ pub mod route;
 mod sink;
 pub mod sizing;
 pub mod slots;
-pub mod store;
+pub mod spool;
+pub mod status;
 mod watch;
 pub mod window;
 mod windows;

@@ -1,4 +1,6 @@
 //! Prometheus metrics, in the OpenMetrics text format.
+mod standing;
+
 use std::{fmt, net::SocketAddr, sync::atomic::AtomicU64};
 
 use axum::{
@@ -8,8 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use flowlog_common::{DIRECTION_IN, DIRECTION_OUT};
-use flowlog_model::record::Eni;
+use flowlog_common::DIRECTION_OUT;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -28,10 +29,11 @@ use tokio::{
 use crate::{
     bpf::{Fill, MapSizes},
     capture::Capture,
-    drain::Drain,
-    flows::{Flow, FlowKey},
-    store::Drained,
+    drain::{Drain, Drainer},
+    slots::EniTable,
+    status::{Conservation, Loss, SinkStatus, SpoolStatus},
 };
+use standing::StandingMetrics;
 
 /// A request for the current text.
 pub type Scrape = oneshot::Sender<String>;
@@ -69,6 +71,28 @@ struct FlowLogLabels {
     flow_log: String,
 }
 
+impl FlowLogLabels {
+    fn new(flow_log: &str) -> Self {
+        Self {
+            flow_log: flow_log.to_owned(),
+        }
+    }
+}
+
+/// What the gauges tell: how the agent stands now. Parts of it are those of the status.
+pub struct Standing<'a> {
+    /// The captured devices.
+    pub capture: &'a Capture,
+    /// The kernel's maps.
+    pub drainer: &'a Drainer,
+    /// What waits on disk.
+    pub spool: &'a SpoolStatus,
+    /// How far each flow log has come.
+    pub sinks: &'a [SinkStatus],
+    /// What is in no record, by cause, since the spool was made.
+    pub losses: &'a [Loss],
+}
+
 /// All metrics of the agent.
 pub struct Metrics {
     registry: Registry,
@@ -80,12 +104,14 @@ pub struct Metrics {
     program_runs: Family<ProgramLabels, Gauge>,
     program_seconds: Family<ProgramLabels, Gauge<f64, AtomicU64>>,
     drain_seconds: Histogram,
+    commit_seconds: Histogram,
     early_drains: Counter,
     overflowed: Counter,
     windows: Counter,
     records: Family<FlowLogLabels, Counter>,
     enis_captured: Gauge,
     devices_waiting: Gauge,
+    standing: StandingMetrics,
 }
 
 impl Metrics {
@@ -101,14 +127,15 @@ impl Metrics {
             map_entries: Family::default(),
             program_runs: Family::default(),
             program_seconds: Family::default(),
-            // From a millisecond to half a minute.
-            drain_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            drain_seconds: durations(),
+            commit_seconds: durations(),
             early_drains: Counter::default(),
             overflowed: Counter::default(),
             windows: Counter::default(),
             records: Family::default(),
             enis_captured: Gauge::default(),
             devices_waiting: Gauge::default(),
+            standing: StandingMetrics::default(),
             registry: Registry::default(),
         };
         let r = &mut registry;
@@ -155,6 +182,12 @@ impl Metrics {
             Unit::Seconds,
             metrics.drain_seconds.clone(),
         );
+        r.register_with_unit(
+            "commit",
+            "Time of a drain in which what was read was committed to the spool, with waiting for the disk",
+            Unit::Seconds,
+            metrics.commit_seconds.clone(),
+        );
         r.register(
             "early_drains",
             "Drains because a flow map was half full",
@@ -181,6 +214,7 @@ impl Metrics {
             "Devices that should be captured and are not",
             metrics.devices_waiting.clone(),
         );
+        metrics.standing.register(r);
         Self {
             registry,
             ..metrics
@@ -188,31 +222,35 @@ impl Metrics {
     }
 
     /// A drain was made.
-    pub fn drained(&self, drain: &Drain, capture: &Capture, seconds: f64, early: bool) {
+    pub fn drained(&self, drain: &Drain, enis: &EniTable, seconds: f64, early: bool) {
         self.drain_seconds.observe(seconds);
+        self.commit_seconds.observe(drain.commit_time.as_secs_f64());
         if early {
             self.early_drains.inc();
         }
         self.overflowed.inc_by(drain.overflowed);
-        let enis = capture.enis();
-        let eni = |slot: u32| Some(enis.by_slot.get(slot as usize)?.as_ref()?.eni.as_ref());
-        let Drained {
-            v4,
-            v6,
-            enis: aside,
-        } = &drain.drained;
-        self.count(v4.flows(), &eni);
-        self.count(v6.flows(), &eni);
-        for (index, counters) in (0_u32..).zip(aside) {
+        let eni_id = |slot: u32| Some(enis.get(slot as usize)?.as_ref()?.eni.eni_id.clone());
+        for (slot, volumes) in &drain.committed.volumes {
+            let Some(eni) = eni_id(*slot) else { continue };
+            for (direction, volume) in [("in", volumes.r#in), ("out", volumes.out)] {
+                let labels = EniLabels {
+                    eni: eni.clone(),
+                    direction,
+                };
+                self.packets.get_or_create(&labels).inc_by(volume.packets);
+                self.bytes.get_or_create(&labels).inc_by(volume.bytes);
+            }
+        }
+        for (index, counters) in (0_u32..).zip(&drain.aside) {
             let causes = [
                 ("map_full", counters.map_full),
                 ("unparsable", counters.unparsable),
                 ("not_ip", counters.not_ip),
             ];
             for (cause, volume) in causes.into_iter().filter(|(_, volume)| volume.packets > 0) {
-                if let Some(eni) = eni(index / 2) {
+                if let Some(eni) = eni_id(index / 2) {
                     let labels = NotInFlowLabels {
-                        eni: eni.eni_id.clone(),
+                        eni,
                         direction: direction((index % 2) as u8),
                         cause,
                     };
@@ -224,52 +262,50 @@ impl Metrics {
         }
     }
 
-    /// Flows are sorted by ENI, so that the labels of one are looked up once for each of its directions and stretches.
-    fn count<'e, K: FlowKey>(&self, flows: &[Flow<K>], eni: &impl Fn(u32) -> Option<&'e Eni>) {
-        for of_eni in flows.chunk_by(|a, b| a.key.slot() == b.key.slot()) {
-            let Some(eni) = of_eni.first().and_then(|flow| eni(flow.key.slot())) else {
-                continue;
-            };
-            for number in [DIRECTION_IN, DIRECTION_OUT] {
-                let (packets, bytes) = of_eni
-                    .iter()
-                    .filter(|flow| flow.key.direction() == number)
-                    .fold((0, 0), |(packets, bytes), flow| {
-                        (packets + flow.packets, bytes + flow.bytes)
-                    });
-                let labels = EniLabels {
-                    eni: eni.eni_id.clone(),
-                    direction: direction(number),
-                };
-                self.packets.get_or_create(&labels).inc_by(packets);
-                self.bytes.get_or_create(&labels).inc_by(bytes);
-            }
-        }
-    }
-
     /// A capture window was closed.
     pub fn window_closed(&self) {
         self.windows.inc();
     }
 
-    /// Records were written.
-    pub fn written(&self, flow_log: String, records: u64) {
-        self.records
-            .get_or_create(&FlowLogLabels { flow_log })
-            .inc_by(records);
+    /// A flow log has a window, with so many records.
+    pub fn delivered(&self, flow_log: &str, records: u64) {
+        let labels = FlowLogLabels::new(flow_log);
+        self.records.get_or_create(&labels).inc_by(records);
+        self.standing.delivered(&labels);
+    }
+
+    /// An attempt to deliver a window to a flow log has failed.
+    pub fn delivery_failed(&self, flow_log: &str) {
+        self.standing.delivery_failed(&FlowLogLabels::new(flow_log));
+    }
+
+    /// The devices were read at a drain: whether what was counted adds up.
+    pub fn accounted(&self, conservation: &[Conservation]) {
+        self.standing.set_conservation(conservation);
     }
 
     /// The text, with the gauges as they are now.
     #[must_use]
-    pub fn text(&self, capture: &Capture) -> String {
-        if let Ok((fill, sizes)) = capture.fill() {
+    pub fn text(&self, standing: &Standing<'_>) -> String {
+        if let Ok((fill, sizes)) = standing.drainer.fill() {
             self.set_maps(fill, sizes);
         }
+        self.set_devices(standing.capture);
+        self.standing.set_spool(standing.spool);
+        self.standing.set_sinks(standing.sinks);
+        self.standing.set_losses(standing.losses);
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(fmt::Error) => String::new(),
+        }
+    }
+
+    fn set_devices(&self, capture: &Capture) {
         let captured = capture.captured();
-        self.enis_captured
-            .set(i64::try_from(captured.len()).unwrap_or(i64::MAX));
+        self.enis_captured.set(shown(captured.len() as u64));
         self.devices_waiting
-            .set(i64::try_from(capture.waiting().count()).unwrap_or(i64::MAX));
+            .set(shown(capture.waiting().count() as u64));
         // Programs that are gone must not be shown on.
         self.program_runs.clear();
         self.program_seconds.clear();
@@ -286,16 +322,11 @@ impl Metrics {
                 };
                 self.program_runs
                     .get_or_create(&labels)
-                    .set(i64::try_from(stats.runs).unwrap_or(i64::MAX));
+                    .set(shown(stats.runs));
                 self.program_seconds
                     .get_or_create(&labels)
                     .set(stats.time.as_secs_f64());
             }
-        }
-        let mut text = String::new();
-        match encode(&mut text, &self.registry) {
-            Ok(()) => text,
-            Err(fmt::Error) => String::new(),
         }
     }
 
@@ -303,9 +334,7 @@ impl Metrics {
         let families = [("ipv4", fill.v4, sizes.v4), ("ipv6", fill.v6, sizes.v6)];
         for (family, flows, entries) in families {
             let labels = FamilyLabels { family };
-            self.map_flows
-                .get_or_create(&labels)
-                .set(i64::try_from(flows).unwrap_or(i64::MAX));
+            self.map_flows.get_or_create(&labels).set(shown(flows));
             self.map_entries
                 .get_or_create(&labels)
                 .set(i64::from(entries));
@@ -317,6 +346,16 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// From a millisecond to half a minute.
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 15))
+}
+
+/// What a gauge can show of a number.
+fn shown(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn direction(direction: u8) -> &'static str {

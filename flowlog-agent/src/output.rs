@@ -2,7 +2,7 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use flowlog_model::{
-    field::{DEFAULT_FIELDS, EXTENDED_FIELDS},
+    field::{DEFAULT_FIELDS, EXTENDED_FIELDS, Field},
     flow_log::CaptureWindow,
     format::Format,
 };
@@ -15,7 +15,7 @@ use crate::{
 /// The form of records on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OutputForm {
-    /// One JSON object a line, with all fields.
+    /// One JSON object a line, with all fields but the batch.
     Json,
     /// One line of fields separated by spaces.
     Text,
@@ -52,7 +52,12 @@ fn output(config: &FlowLogConfig, options: &OutputOptions) -> Output {
             config.destination.clone(),
         ),
         Some(OutputForm::Json) => {
-            let fields: Vec<_> = DEFAULT_FIELDS.into_iter().chain(EXTENDED_FIELDS).collect();
+            // Whose batch a record is in matters to those who store it, and they name their fields themselves.
+            let of_record = |field: &Field| *field != Field::BatchId;
+            let fields: Vec<_> = DEFAULT_FIELDS
+                .into_iter()
+                .chain(EXTENDED_FIELDS.into_iter().filter(of_record))
+                .collect();
             (Rendering::Lines(Format::json(&fields)), Destination::Stdout)
         }
         Some(OutputForm::Text) => (

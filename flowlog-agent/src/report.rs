@@ -1,4 +1,4 @@
-//! What the commands that report, `check` and `interfaces`, have in common.
+//! What the commands that report, `check`, `interfaces` and `status`, have in common.
 use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -6,6 +6,7 @@ use std::{
 
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use serde::Serialize;
+use time::OffsetDateTime;
 
 use crate::{
     agent::AgentError,
@@ -85,5 +86,63 @@ pub(crate) fn print_json(document: &impl Serialize) {
         Ok(text) => print_lines([text]),
         // Numbers and text with text keys always can be.
         Err(error) => tracing::error!("cannot write the report as JSON: {error}"),
+    }
+}
+
+/// With a comma before every three digits.
+#[must_use]
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A Unix time as `2026-11-22 14:09:35 UTC`; its number if the calendar does not reach as far.
+#[must_use]
+pub(crate) fn timestamp(unix_seconds: u64) -> String {
+    let time = i64::try_from(unix_seconds)
+        .ok()
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    match time {
+        Some(time) => {
+            let (hour, minute, second) = time.to_hms();
+            format!("{} {hour:02}:{minute:02}:{second:02} UTC", time.date())
+        }
+        None => unix_seconds.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (1_795_356_575, "2026-11-22 14:09:35 UTC"),
+            (u64::MAX, "18446744073709551615"),
+        ] {
+            assert_eq!(timestamp(seconds), text);
+        }
+    }
+
+    #[test]
+    fn large_numbers_have_commas() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(grouped(number), text);
+        }
     }
 }

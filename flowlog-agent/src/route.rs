@@ -4,87 +4,85 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use flowlog_common::{ACTION_REJECT, DIRECTION_OUT, FlowKeyV4, FlowKeyV6, Volume};
+use flowlog_common::{ACTION_REJECT, DIRECTION_OUT, FlowKeyV4, FlowKeyV6};
 use flowlog_model::{
     flow_log::FlowLog,
     record::{Action, Direction, Eni, FlowTuple, LogStatus, Record},
 };
 
 use crate::{
-    flows::{Flow, FlowKey},
-    store::ClosedWindow,
+    flows::{ByDirection, Flow, FlowKey},
+    spool::{Volumes, WindowReader},
 };
 
 const TCP: u8 = 6;
 
 /// Gives each record of the window that belongs to the flow log to `each`: its flows in order, then what was skipped, then the
 /// ENIs that had no traffic.
-pub fn records(window: &ClosedWindow, flow_log: &FlowLog, mut each: impl FnMut(&Record<'_>)) {
-    let router = Router {
+///
+/// What the window's flows sum up to is known apart from them. What cannot be read of them is the difference, to the packet and the
+/// octet, and counts as skipped.
+pub fn records(window: &WindowReader, flow_log: &FlowLog, mut each: impl FnMut(&Record<'_>)) {
+    let enis: Vec<Option<&Eni>> = window
+        .enis()
+        .map(|eni| eni.filter(|eni| flow_log.contains(eni)))
+        .collect();
+    let mut router = Router {
         window,
         flow_log,
-        enis: window
-            .enis()
-            .map(|eni| eni.filter(|eni| flow_log.contains(eni)))
-            .collect(),
+        traffic: vec![Traffic::default(); enis.len()],
+        enis,
     };
-    let mut with_traffic = vec![false; router.enis.len()];
     for flow in window.v4() {
-        router.flow(
-            &flow,
-            v4_tuple(&flow.key),
-            flow.key.action,
-            &mut with_traffic,
-            &mut each,
-        );
+        router.flow(&flow, v4_tuple(&flow.key), flow.key.action, &mut each);
     }
     for flow in window.v6() {
-        router.flow(
-            &flow,
-            v6_tuple(&flow.key),
-            flow.key.action,
-            &mut with_traffic,
-            &mut each,
-        );
+        router.flow(&flow, v6_tuple(&flow.key), flow.key.action, &mut each);
     }
-    for (slot, volumes) in window.skipped() {
-        for (direction, volume) in [(Direction::In, volumes.r#in), (Direction::Out, volumes.out)] {
-            router.skipped(*slot, direction, volume, &mut with_traffic, &mut each);
-        }
+    for slot in 0..router.enis.len() {
+        router.skipped(slot, &mut each);
     }
-    router.without_traffic(&with_traffic, &mut each);
+    router.without_traffic(&mut each);
 }
 
-fn mark(with_traffic: &mut [bool], slot: u32) {
-    if let Some(traffic) = with_traffic.get_mut(slot as usize) {
-        *traffic = true;
-    }
+/// What there was of an ENI.
+#[derive(Clone, Copy, Default)]
+struct Traffic {
+    /// In flows that were read.
+    read: ByDirection,
+    /// Whether there was any, be it in no flow.
+    any: bool,
 }
 
 struct Router<'w> {
-    window: &'w ClosedWindow,
+    window: &'w WindowReader,
     flow_log: &'w FlowLog,
     /// Those that the flow log contains, by slot.
     enis: Vec<Option<&'w Eni>>,
+    traffic: Vec<Traffic>,
 }
 
 impl<'w> Router<'w> {
-    fn eni(&self, slot: u32) -> Option<&'w Eni> {
-        self.enis.get(slot as usize).copied().flatten()
+    fn eni(&self, slot: usize) -> Option<&'w Eni> {
+        self.enis.get(slot).copied().flatten()
     }
 
     fn flow<K: FlowKey>(
-        &self,
+        &mut self,
         flow: &Flow<K>,
         tuple: FlowTuple,
         action: u8,
-        with_traffic: &mut [bool],
         each: &mut impl FnMut(&Record<'_>),
     ) {
-        let Some(eni) = self.eni(flow.key.slot()) else {
+        let slot = flow.key.slot() as usize;
+        let Some(eni) = self.eni(slot) else {
             return;
         };
-        mark(with_traffic, flow.key.slot());
+        if let Some(traffic) = self.traffic.get_mut(slot) {
+            traffic.any = true;
+            let direction = flow.key.direction();
+            traffic.read.add(direction, flow.packets, flow.bytes);
+        }
         let action = if action == ACTION_REJECT {
             Action::Reject
         } else {
@@ -105,43 +103,59 @@ impl<'w> Router<'w> {
     }
 
     /// What was skipped has no known action, so every flow log of the ENI is told of it.
-    fn skipped(
-        &self,
-        slot: u32,
-        direction: Direction,
-        volume: Volume,
-        with_traffic: &mut [bool],
-        each: &mut impl FnMut(&Record<'_>),
-    ) {
-        let Some(eni) = self.eni(slot) else {
+    fn skipped(&mut self, slot: usize, each: &mut impl FnMut(&Record<'_>)) {
+        let (Some(eni), Some(Traffic { read, .. })) =
+            (self.eni(slot), self.traffic.get(slot).copied())
+        else {
             return;
         };
-        if volume.packets == 0 {
-            return;
+        let key = u32::try_from(slot).unwrap_or(u32::MAX);
+        let of_slot = |volumes: &Volumes| volumes.get(&key).copied().unwrap_or_default();
+        let (flows, skipped) = (
+            of_slot(self.window.volumes()),
+            of_slot(self.window.skipped()),
+        );
+        for (direction, flows, read, skipped) in [
+            (Direction::In, flows.r#in, read.r#in, skipped.r#in),
+            (Direction::Out, flows.out, read.out, skipped.out),
+        ] {
+            let packets = skipped.packets + flows.packets.saturating_sub(read.packets);
+            let bytes = skipped.bytes + flows.bytes.saturating_sub(read.bytes);
+            if packets == 0 {
+                continue;
+            }
+            if let Some(traffic) = self.traffic.get_mut(slot) {
+                traffic.any = true;
+            }
+            each(&Record {
+                direction: Some(direction),
+                packets: Some(packets),
+                bytes: Some(bytes),
+                ..self.empty_record(eni, LogStatus::SkipData)
+            });
         }
-        mark(with_traffic, slot);
-        each(&Record {
-            direction: Some(direction),
-            packets: Some(volume.packets),
-            bytes: Some(volume.bytes),
-            ..self.empty_record(eni, LogStatus::SkipData)
-        });
     }
 
-    /// NODATA for ENIs that were captured and had no traffic; and for those that could not be captured, SKIPDATA without numbers, for
-    /// nobody counted.
-    fn without_traffic(&self, with_traffic: &[bool], each: &mut impl FnMut(&Record<'_>)) {
-        let of_slots = || self.enis.iter().zip(with_traffic).enumerate();
+    /// NODATA for ENIs that were captured and had no traffic. SKIPDATA without numbers for those of which nobody counted, or nobody
+    /// knows how much: they could not be captured, or the counters are lost.
+    fn without_traffic(&self, each: &mut impl FnMut(&Record<'_>)) {
+        let of_slots = || self.enis.iter().zip(&self.traffic).enumerate();
         // An ENI whose identity changed meanwhile has two slots, but is one ENI.
-        let mut told: HashSet<&str> = of_slots()
-            .filter(|(_, (_, traffic))| **traffic)
-            .filter_map(|(_, (eni, _))| Some(eni.as_ref()?.eni_id.as_str()))
-            .collect();
-        for eni in self
-            .window
-            .not_captured()
-            .filter(|eni| self.flow_log.contains(eni))
-        {
+        let mut told: HashSet<&str> = HashSet::new();
+        if self.window.loss_unknown() {
+            for (slot, (eni, _)) in of_slots() {
+                if let Some(eni) = eni
+                    && self.window.was_captured(slot)
+                    && told.insert(&eni.eni_id)
+                {
+                    each(&self.empty_record(eni, LogStatus::SkipData));
+                }
+            }
+        }
+        let with_traffic = of_slots().filter(|(_, (_, traffic))| traffic.any);
+        told.extend(with_traffic.filter_map(|(_, (eni, _))| Some(eni.as_ref()?.eni_id.as_str())));
+        let not_captured = self.window.not_captured();
+        for eni in not_captured.filter(|eni| self.flow_log.contains(eni)) {
             if told.insert(&eni.eni_id) {
                 each(&self.empty_record(eni, LogStatus::SkipData));
             }
@@ -163,11 +177,12 @@ impl<'w> Router<'w> {
             direction: None,
             packets: None,
             bytes: None,
-            start: self.window.window.start,
-            end: self.window.window.end,
+            start: self.window.label().start,
+            end: self.window.label().end,
             log_status,
             action: None,
             tcp_flags: None,
+            batch_id: None,
         }
     }
 }

@@ -18,8 +18,10 @@ struct Slot {
     eni: Arc<Eni>,
     /// Devices captured under it now.
     devices: usize,
-    /// When the last device went, on the monotonic clock.
+    /// When the last device went, as a boot time.
     gone_at: Option<Duration>,
+    /// A program that a previous agent has left may still count into it.
+    left: bool,
 }
 
 /// An ENI that has a slot.
@@ -27,12 +29,21 @@ struct Slot {
 pub struct EniInSlot {
     /// The ENI.
     pub eni: Arc<Eni>,
-    /// When it ceased to be captured, on the monotonic clock.
+    /// When it ceased to be captured, as a boot time.
     pub gone_at: Option<Duration>,
 }
 
 /// The ENIs by slot.
 pub type EniTable = Vec<Option<EniInSlot>>;
+
+/// The ENIs of the host when a window is closed.
+#[derive(Clone, Debug, Default)]
+pub struct CapturedEnis {
+    /// Those that are captured, or were in the window, by slot.
+    pub by_slot: EniTable,
+    /// Those that should be captured and cannot be.
+    pub not_captured: Vec<Arc<Eni>>,
+}
 
 /// Gives slots out and takes them back.
 #[derive(Clone, Debug, Default)]
@@ -41,11 +52,12 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Slots that a previous agent has given out: free again after the first window.
+    /// Slots that a previous agent has given out, and when their ENIs ceased to be captured, if they have. None is free before
+    /// [`Self::leftovers_removed`]: the programs that it has left count on until others take their place.
     #[must_use]
-    pub fn restored(identities: Vec<(u32, Eni)>) -> Self {
+    pub fn restored(identities: impl IntoIterator<Item = (u32, Eni, Option<Duration>)>) -> Self {
         let mut slots = Self::default();
-        for (index, eni) in identities {
+        for (index, eni, gone_at) in identities {
             let index = index as usize;
             if index >= MAX_ENIS as usize {
                 continue;
@@ -57,11 +69,23 @@ impl Slots {
                 *slot = Some(Slot {
                     eni: Arc::new(eni),
                     devices: 0,
-                    gone_at: Some(Duration::ZERO),
+                    gone_at,
+                    left: true,
                 });
             }
         }
         slots
+    }
+
+    /// The programs that a previous agent has left are off all devices that are not captured.
+    pub fn leftovers_removed(&mut self, now: Duration) {
+        for slot in self.slots.iter_mut().flatten().filter(|slot| slot.left) {
+            slot.left = false;
+            if slot.devices == 0 {
+                // Until now it may have been counted into.
+                slot.gone_at.get_or_insert(now);
+            }
+        }
     }
 
     /// A slot for a device of an ENI; the one that it has, if it has one.
@@ -89,6 +113,7 @@ impl Slots {
             eni: Arc::new(eni.clone()),
             devices: 0,
             gone_at: None,
+            left: false,
         });
         slot.devices += 1;
         u32::try_from(index).map_err(|_| NoSlot)
@@ -107,7 +132,7 @@ impl Slots {
             && let Some(slot) = entry
         {
             slot.devices = slot.devices.saturating_sub(1);
-            if slot.devices == 0 && slot.gone_at.is_none() {
+            if slot.devices == 0 && slot.gone_at.is_none() && !slot.left {
                 *entry = None;
             }
         }
@@ -123,13 +148,21 @@ impl Slots {
         }
     }
 
-    /// All that was counted until now is in windows that are closed: slots without a device are free again.
-    pub fn all_windows_closed(&mut self) {
-        for entry in &mut self.slots {
-            if entry.as_ref().is_some_and(|slot| slot.devices == 0) {
+    /// All open windows were opened at the boot time `opened` or later: slots whose last device was gone by then are free again. Gives
+    /// them.
+    pub fn windows_opened(&mut self, opened: Duration) -> Vec<u32> {
+        let mut free = Vec::new();
+        for (index, entry) in (0..).zip(&mut self.slots) {
+            if entry.as_ref().is_some_and(|slot| {
+                slot.devices == 0
+                    && !slot.left
+                    && slot.gone_at.is_none_or(|gone_at| gone_at <= opened)
+            }) {
                 *entry = None;
+                free.push(index);
             }
         }
+        free
     }
 
     /// The ENIs that have a slot now.
@@ -212,12 +245,31 @@ mod tests {
         assert_ne!(second, first);
         let left = slots.table()[first as usize].clone().unwrap();
         assert_eq!((left.eni.eni_id.as_str(), left.gone_at), ("a", Some(NOW)));
-        slots.all_windows_closed();
+        assert_eq!(slots.windows_opened(NOW), [first]);
         assert_eq!(slots.take(&eni("c")).unwrap(), first);
         assert_eq!(
             slots.table()[second as usize].as_ref().unwrap().eni.eni_id,
             "b"
         );
+    }
+
+    #[test]
+    fn a_slot_into_which_a_left_program_may_count_is_not_given_out_anew() {
+        let left = [(0, eni("a"), None), (1, eni("b"), Some(NOW))];
+        let mut slots = Slots::restored(left);
+        let later = NOW + Duration::from_secs(1);
+        let gone_at = |slots: &Slots| slots.table()[0].as_ref().unwrap().gone_at;
+        assert_eq!(gone_at(&slots), None, "it is counted still");
+        // A window was due when the agent was started, before any device was told of.
+        assert!(slots.windows_opened(later).is_empty());
+        assert_eq!(slots.take(&eni("b")), Ok(1));
+        slots.captured(1);
+        assert_eq!(slots.take(&eni("c")), Ok(2));
+        slots.leftovers_removed(later);
+        let opened_before = NOW + Duration::from_millis(1);
+        assert!(slots.windows_opened(opened_before).is_empty());
+        assert_eq!(slots.windows_opened(later), [0]);
+        assert_eq!(slots.take(&eni("d")), Ok(0));
     }
 
     #[test]

@@ -1,4 +1,29 @@
-//! Capture windows: aligned to wall-clock multiples of their length, timed by the monotonic clock.
+//! Capture windows: timed by the boot time, labelled by the wall clock.
+//!
+//! Windows of one length follow each other: each label begins where the one before ended, whatever the wall clock does, so that labels
+//! have no gap and no overlap and none is empty. While the wall clock is not set, labels are *in step*: they end at multiples of the
+//! length, at the moment when the wall clock is there.
+//!
+//! | what happens to the wall clock | what becomes of the windows |
+//! |---|---|
+//! | it is set forward, or the machine was suspended | the window that was open closes in its time and has all that was counted, so its label reaches up to the multiple that the wall clock has passed |
+//! | it is set back by less than a length | the next window takes longer, until the wall clock is at the end of its label: less than two lengths in all. Most corrections are of some milliseconds; a window of its own to make up for them would be of no use |
+//! | it is set back further | no window can wait for that. Windows go on closing a length after they were opened, and each label is 1 s long until the wall clock is less than a length behind; the next window makes up for the rest, as above |
+//!
+//! An example of the last, with windows of 10 minutes and a clock that is set from 12:00 back to 11:00:
+//!
+//! | open while the clock said | label |
+//! |---|---|
+//! | 11:00 to 11:10 | 12:00:00 to 12:00:01 |
+//! | 11:10 to 11:20 | 12:00:01 to 12:00:02 |
+//! | … | … |
+//! | 11:50 to 12:00 | 12:00:05 to 12:00:06 |
+//! | 12:00 to 12:10 | 12:00:06 to 12:10:00 |
+//! | 12:10 to 12:20 | 12:10:00 to 12:20:00 |
+//!
+//! The alternatives are worse: labels that follow the clock back would name the hour from 11:00 to 12:00 a second time, and one window
+//! that waits would hold an hour's traffic back. Windows of 1 s cannot be compressed: their labels stay ahead until the wall clock is
+//! set right.
 //!
 //! No code here reads a clock: time is an argument.
 use std::time::Duration;
@@ -8,8 +33,8 @@ use std::time::Duration;
 pub struct Now {
     /// Time since the Unix epoch; may jump.
     pub wall: Duration,
-    /// Time since some fixed moment; never jumps.
-    pub monotonic: Duration,
+    /// Time since the kernel was started, with the time that the machine was suspended; never jumps back.
+    pub boot: Duration,
 }
 
 /// A capture window's label: `start` inclusive, `end` exclusive, in Unix seconds.
@@ -21,14 +46,14 @@ pub struct Window {
     pub end: u64,
 }
 
-/// The sequence of windows of one length: without gap or overlap, whatever the wall clock does.
+/// The sequence of windows of one length.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     length_seconds: u64,
     open: Window,
-    /// On the monotonic clock.
+    /// Boot time.
     opened: Duration,
-    /// On the monotonic clock.
+    /// Boot time.
     deadline: Duration,
 }
 
@@ -38,14 +63,22 @@ impl Schedule {
     /// A length of 0 seconds is taken for 1.
     #[must_use]
     pub fn start(length_seconds: u64, now: Now) -> Self {
-        let start = now.wall.as_secs();
+        Self::restored(length_seconds, now.wall.as_secs(), now.boot, now)
+    }
+
+    /// Goes on in a window that is open already: its label begins at `start`, in Unix seconds, and it was opened at the boot time
+    /// `opened` of the same boot of the kernel. If it should have been closed meanwhile, it is due at once.
+    ///
+    /// A length of 0 seconds is taken for 1.
+    #[must_use]
+    pub fn restored(length_seconds: u64, start: u64, opened: Duration, now: Now) -> Self {
         let mut schedule = Self {
             length_seconds: length_seconds.max(1),
             open: Window { start, end: start },
-            opened: now.monotonic,
-            deadline: now.monotonic,
+            opened,
+            deadline: opened,
         };
-        schedule.open_next(start, now);
+        schedule.plan(start, opened.min(now.boot), now);
         schedule
     }
 
@@ -61,198 +94,68 @@ impl Schedule {
         self.length_seconds
     }
 
-    /// When the open window began, on the monotonic clock.
+    /// The boot time at which the open window was opened.
     #[must_use]
     pub fn opened(&self) -> Duration {
         self.opened
     }
 
-    /// When the open window ends, on the monotonic clock.
+    /// The boot time at which the open window is due; less than two lengths after it was opened.
     #[must_use]
     pub fn deadline(&self) -> Duration {
         self.deadline
     }
 
-    /// Closes the open window if its time has come, and opens the next one.
+    /// Closes the open window if it is due, and opens the next one.
     pub fn close_if_due(&mut self, now: Now) -> Option<Window> {
-        if now.monotonic < self.deadline {
+        if now.boot < self.deadline {
             return None;
         }
-        let mut closed = self.open;
-        // The wall clock was set forward, or the machine slept: what was counted meanwhile is in this window, so its label
-        // reaches as far.
-        let late = self.aligned_down(now.wall.as_secs());
-        closed.end = closed.end.max(late);
-        self.open_next(closed.end, now);
-        Some(closed)
+        let reached = self.aligned_down(now.wall.as_secs());
+        Some(self.close(self.open.end.max(reached), now))
     }
 
-    /// Closes the open window before its time. The next one begins where this one ends.
+    /// Closes the open window before it is due. Its label reaches to the end of this second, and the next one begins there.
     pub fn cut(&mut self, now: Now) -> Window {
-        let closed = self.cut_at(now);
-        self.open_next(closed.end, now);
+        if let Some(due) = self.close_if_due(now) {
+            return due;
+        }
+        let reached = now.wall.as_secs() + u64::from(now.wall.subsec_nanos() > 0);
+        // Where labels are ahead of the wall clock, that is before its start.
+        self.close(reached.max(self.open.start.saturating_add(1)), now)
+    }
+
+    fn close(&mut self, end: u64, now: Now) -> Window {
+        let closed = Window { end, ..self.open };
+        self.plan(end, now.boot, now);
         closed
     }
 
-    fn cut_at(&self, now: Now) -> Window {
-        // A second that has begun belongs to the window; one that lies before its start is a wall clock set back.
-        let reached = now.wall.as_secs() + u64::from(now.wall.subsec_nanos() > 0);
-        Window {
-            start: self.open.start,
-            end: reached.clamp(self.open.start + 1, self.open.end.max(self.open.start + 1)),
-        }
+    /// Decides until when a window is open whose label begins at `start` and that was opened at the boot time `opened`.
+    fn plan(&mut self, start: u64, opened: Duration, now: Now) {
+        let length = Duration::from_secs(self.length_seconds);
+        let age = now.boot.saturating_sub(opened);
+        // How long after its opening the wall clock is at a second, as far as it goes by today's reading.
+        let until = |seconds| {
+            Duration::from_secs(seconds)
+                .saturating_add(age)
+                .saturating_sub(now.wall)
+        };
+        let (end, lasts) = if until(start) < length {
+            let end = self.aligned_down(start).saturating_add(self.length_seconds);
+            (end, until(end))
+        } else {
+            (start.saturating_add(1), length)
+        };
+        self.open = Window { start, end };
+        self.opened = opened;
+        self.deadline = opened.saturating_add(lasts);
     }
 
     fn aligned_down(&self, seconds: u64) -> u64 {
         seconds - seconds % self.length_seconds
     }
-
-    fn open_next(&mut self, start: u64, now: Now) {
-        let end = self.aligned_down(start) + self.length_seconds;
-        self.open = Window { start, end };
-        // If the wall clock was set back, `end` may be far off; a window never takes longer than its length.
-        let left = Duration::from_secs(end)
-            .saturating_sub(now.wall)
-            .min(Duration::from_secs(self.length_seconds));
-        self.opened = now.monotonic;
-        self.deadline = now.monotonic + left;
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(wall_ms: u64, monotonic_ms: u64) -> Now {
-        Now {
-            wall: Duration::from_millis(wall_ms),
-            monotonic: Duration::from_millis(monotonic_ms),
-        }
-    }
-
-    #[test]
-    fn windows_are_aligned_and_follow_each_other() {
-        let mut schedule = Schedule::start(60, at(1_000_030_500, 500));
-        assert_eq!(
-            schedule.open(),
-            Window {
-                start: 1_000_030,
-                end: 1_000_080
-            }
-        );
-        assert_eq!(schedule.deadline(), Duration::from_millis(500 + 49_500));
-        assert_eq!(schedule.close_if_due(at(1_000_079_999, 49_999)), None);
-        assert_eq!(
-            schedule.close_if_due(at(1_000_080_001, 50_001)),
-            Some(Window {
-                start: 1_000_030,
-                end: 1_000_080
-            })
-        );
-        assert_eq!(
-            schedule.open(),
-            Window {
-                start: 1_000_080,
-                end: 1_000_140
-            }
-        );
-        assert_eq!(schedule.deadline(), Duration::from_millis(50_001 + 59_999));
-    }
-
-    #[test]
-    fn a_wall_clock_set_forward_stretches_the_label_and_leaves_no_gap() {
-        let mut schedule = Schedule::start(60, at(600_000, 0));
-        let closed = schedule.close_if_due(at(4_260_000, 60_000));
-        assert_eq!(
-            closed,
-            Some(Window {
-                start: 600,
-                end: 4_260
-            })
-        );
-        assert_eq!(
-            schedule.open(),
-            Window {
-                start: 4_260,
-                end: 4_320
-            }
-        );
-    }
-
-    #[test]
-    fn a_wall_clock_set_back_gives_no_overlap_and_no_endless_window() {
-        let mut schedule = Schedule::start(60, at(7_200_000, 0));
-        assert_eq!(
-            schedule.close_if_due(at(3_660_000, 60_000)),
-            Some(Window {
-                start: 7_200,
-                end: 7_260
-            })
-        );
-        assert_eq!(
-            schedule.open(),
-            Window {
-                start: 7_260,
-                end: 7_320
-            }
-        );
-        assert_eq!(schedule.deadline(), Duration::from_secs(120));
-    }
-
-    #[test]
-    fn what_follows_a_window_closed_early_begins_at_its_end_and_is_aligned() {
-        let mut schedule = Schedule::start(60, at(1_000_030_500, 500));
-        let cut = Window {
-            start: 1_000_030,
-            end: 1_000_036,
-        };
-        assert_eq!(schedule.cut(at(1_000_035_500, 5500)), cut);
-        let next = Window {
-            start: 1_000_036,
-            end: 1_000_080,
-        };
-        assert_eq!(schedule.open(), next);
-        assert_eq!(schedule.deadline(), Duration::from_millis(5500 + 44_500));
-        // In the last second of a window the next one is a whole one.
-        assert_eq!(schedule.cut(at(1_000_079_500, 49_500)), next);
-        let whole = Window {
-            start: 1_000_080,
-            end: 1_000_140,
-        };
-        assert_eq!(schedule.open(), whole);
-        assert_eq!(schedule.deadline(), Duration::from_millis(49_500 + 60_000));
-    }
-
-    #[test]
-    fn a_window_closed_early_ends_where_it_was_closed() {
-        let schedule = Schedule::start(600, at(1_200_000, 0));
-        assert_eq!(
-            schedule.cut_at(at(1_234_500, 34_500)),
-            Window {
-                start: 1_200,
-                end: 1_235
-            }
-        );
-        assert_eq!(
-            schedule.cut_at(at(1_200_000, 0)),
-            Window {
-                start: 1_200,
-                end: 1_201
-            }
-        );
-        assert_eq!(
-            schedule.cut_at(at(5_000, 0)),
-            Window {
-                start: 1_200,
-                end: 1_201
-            }
-        );
-        assert_eq!(
-            schedule.cut_at(at(9_999_000, 0)),
-            Window {
-                start: 1_200,
-                end: 1_800
-            }
-        );
-    }
-}
+mod tests;

@@ -1,68 +1,120 @@
 //! The open windows: one for each length that a flow log asks for.
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+//!
+//! What an open window holds is in the spool: all drains from its first one on. So a drain is kept once, however many lengths there are.
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use flowlog_model::flow_log::Status;
 
 use crate::{
     sink::Output,
-    store::{CapturedEnis, ClosedWindow, OpenWindow, SharedDrain},
+    spool::OpenSeries,
     window::{Now, Schedule, Window},
 };
+
+/// Names of the flow logs that are to have the windows of each length, in seconds.
+pub(crate) type FlowLogsByLength = BTreeMap<u64, Vec<String>>;
 
 /// Length of a window when there is no flow log, so that the kernel's counters are drained all the same.
 const IDLE_SECONDS: u64 = 600;
 
 struct Series {
     schedule: Schedule,
-    open: OpenWindow,
+    first_drain: u64,
+    flow_logs: Vec<String>,
 }
 
-/// A closed window of one length.
+/// A window that has just been closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Closed {
     /// Length that it should have had, in seconds.
-    pub length_seconds: u64,
-    /// The window.
-    pub window: Arc<ClosedWindow>,
+    pub(crate) length_seconds: u64,
+    /// Its label.
+    pub(crate) label: Window,
+    /// The boot time at which it was opened.
+    pub(crate) opened: Duration,
+    /// The first drain that is in it; the last is the newest.
+    pub(crate) first_drain: u64,
+    /// Names of the flow logs that are to have it.
+    pub(crate) flow_logs: Vec<String>,
+    /// Whether it is of the shortest length.
+    pub(crate) is_shortest: bool,
 }
 
 /// The open windows.
 pub(crate) struct Windows {
     /// By length, the shortest first.
     series: Vec<Series>,
-    max_flows: usize,
 }
 
 impl Windows {
-    /// Opens a window of each length that the outputs ask for. Each holds up to `max_flows` flows of a family.
+    /// Opens a window of each length that the outputs ask for. The next drain is the first that is in them; no label begins before
+    /// `not_before`, in Unix seconds.
     #[must_use]
-    pub(crate) fn new(outputs: &[Arc<Output>], max_flows: usize, now: Now) -> Self {
-        let mut windows = Self {
-            series: Vec::new(),
-            max_flows,
-        };
-        windows.set_lengths(outputs, now);
-        windows
-    }
-
-    /// Follows other flow logs: windows of lengths that are no longer asked for end, those of new lengths begin now.
-    pub(crate) fn set_lengths(&mut self, outputs: &[Arc<Output>], now: Now) {
-        let mut lengths: BTreeSet<u64> = outputs
-            .iter()
-            .map(|output| output.flow_log.window.seconds())
-            .collect();
-        if lengths.is_empty() {
-            lengths.insert(IDLE_SECONDS);
+    pub(crate) fn new(outputs: &[Arc<Output>], not_before: u64, now: Now, next_drain: u64) -> Self {
+        let start = now.wall.as_secs().max(not_before);
+        let series = wanted(outputs)
+            .into_iter()
+            .map(|(length_seconds, flow_logs)| Series {
+                schedule: Schedule::restored(length_seconds, start, now.boot, now),
+                first_drain: next_drain,
+                flow_logs,
+            });
+        Self {
+            series: series.collect(),
         }
-        self.series
-            .retain(|series| lengths.remove(&series.schedule.length_seconds()));
-        self.series
-            .extend(lengths.into_iter().map(|seconds| Series {
-                schedule: Schedule::start(seconds, now),
-                open: OpenWindow::default(),
-            }));
-        self.series
-            .sort_by_key(|series| series.schedule.length_seconds());
     }
 
-    /// When the next window is to be closed, on the monotonic clock.
+    /// Goes on with the windows that an agent has left open in this boot of the kernel.
+    #[must_use]
+    pub(crate) fn restored(
+        left_open: &[OpenSeries],
+        flow_logs: &FlowLogsByLength,
+        now: Now,
+    ) -> Self {
+        let mut series: Vec<Series> = left_open
+            .iter()
+            .map(|open| Series {
+                schedule: Schedule::restored(
+                    open.length_seconds,
+                    open.start,
+                    Duration::from_nanos(open.opened_ns),
+                    now,
+                ),
+                first_drain: open.first_drain,
+                flow_logs: flow_logs
+                    .get(&open.length_seconds)
+                    .cloned()
+                    .unwrap_or_default(),
+            })
+            .collect();
+        series.sort_by_key(|series| series.schedule.length_seconds());
+        Self { series }
+    }
+
+    /// Whether the windows are those that these outputs ask for.
+    #[must_use]
+    pub(crate) fn suit(&self, outputs: &[Arc<Output>]) -> bool {
+        self.flow_logs() == wanted(outputs)
+    }
+
+    /// Who is to have the windows.
+    #[must_use]
+    pub(crate) fn flow_logs(&self) -> FlowLogsByLength {
+        let of = |series: &Series| (series.schedule.length_seconds(), series.flow_logs.clone());
+        self.series.iter().map(of).collect()
+    }
+
+    /// The end of the last label that is taken, in Unix seconds; 0 if none is.
+    #[must_use]
+    pub(crate) fn labelled_until(&self) -> u64 {
+        let starts = self
+            .series
+            .iter()
+            .map(|series| series.schedule.open().start);
+        starts.max().unwrap_or(0)
+    }
+
+    /// When the next window is to be closed, as a boot time.
     #[must_use]
     pub(crate) fn next_deadline(&self) -> Duration {
         self.series
@@ -72,56 +124,84 @@ impl Windows {
             .unwrap_or(Duration::MAX)
     }
 
-    /// The shortest length, in seconds.
+    /// Whether the window of the shortest length is to be closed by the boot time `now`.
     #[must_use]
-    pub(crate) fn shortest_seconds(&self) -> u64 {
-        self.series
-            .first()
-            .map_or(IDLE_SECONDS, |series| series.schedule.length_seconds())
+    pub(crate) fn is_shortest_due(&self, now: Duration) -> bool {
+        let shortest = self.series.first();
+        shortest.is_some_and(|series| series.schedule.deadline() <= now)
     }
 
-    /// Adds a drain to every open window.
-    pub(crate) fn add(&mut self, drain: &SharedDrain) {
-        for series in &mut self.series {
-            series.open.add(drain, self.max_flows);
-        }
+    /// The boot time at which the window was opened that has been open for longest.
+    #[must_use]
+    pub(crate) fn opened(&self) -> Duration {
+        let opened = self.series.iter().map(|series| series.schedule.opened());
+        opened.min().unwrap_or_default()
     }
 
-    /// Closes the windows whose time has come; tells of each whether it is of the longest kind.
-    pub(crate) fn close_due(&mut self, now: Now, captured: &CapturedEnis) -> Vec<(Closed, bool)> {
-        let last = self.series.len().saturating_sub(1);
+    /// The open windows, as they are kept for the next agent.
+    #[must_use]
+    pub(crate) fn open(&self) -> Vec<OpenSeries> {
+        let open = |series: &Series| OpenSeries {
+            length_seconds: series.schedule.length_seconds(),
+            start: series.schedule.open().start,
+            opened_ns: u64::try_from(series.schedule.opened().as_nanos()).unwrap_or(u64::MAX),
+            first_drain: series.first_drain,
+        };
+        self.series.iter().map(open).collect()
+    }
+
+    /// The labels of the open windows.
+    pub(crate) fn labels(&self) -> impl Iterator<Item = (u64, Window)> {
         self.series
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(index, series)| {
-                let opened = series.schedule.opened();
-                let label = series.schedule.close_if_due(now)?;
-                Some((series.close(label, opened, captured), index == last))
-            })
-            .collect()
+            .iter()
+            .map(|series| (series.schedule.length_seconds(), series.schedule.open()))
+    }
+
+    /// Closes the windows whose time has come. All drains so far are in them, and the next one is not.
+    pub(crate) fn close_due(&mut self, now: Now, next_drain: u64) -> Vec<Closed> {
+        self.close(next_drain, |schedule| schedule.close_if_due(now))
     }
 
     /// Closes all windows before their time, and opens the next ones.
-    pub(crate) fn close_all(&mut self, now: Now, captured: &CapturedEnis) -> Vec<Closed> {
-        self.series
-            .iter_mut()
-            .map(|series| {
-                let opened = series.schedule.opened();
-                let label = series.schedule.cut(now);
-                series.close(label, opened, captured)
-            })
-            .collect()
+    pub(crate) fn close_all(&mut self, now: Now, next_drain: u64) -> Vec<Closed> {
+        self.close(next_drain, |schedule| Some(schedule.cut(now)))
+    }
+
+    fn close(
+        &mut self,
+        next_drain: u64,
+        mut close: impl FnMut(&mut Schedule) -> Option<Window>,
+    ) -> Vec<Closed> {
+        let mut closed = Vec::new();
+        for (index, series) in self.series.iter_mut().enumerate() {
+            let opened = series.schedule.opened();
+            if let Some(label) = close(&mut series.schedule) {
+                closed.push(Closed {
+                    length_seconds: series.schedule.length_seconds(),
+                    label,
+                    opened,
+                    first_drain: std::mem::replace(&mut series.first_drain, next_drain),
+                    flow_logs: series.flow_logs.clone(),
+                    is_shortest: index == 0,
+                });
+            }
+        }
+        closed
     }
 }
 
-impl Series {
-    fn close(&mut self, label: Window, opened: Duration, captured: &CapturedEnis) -> Closed {
-        let window = std::mem::take(&mut self.open).close(label, opened, captured);
-        Closed {
-            length_seconds: self.schedule.length_seconds(),
-            window: Arc::new(window),
+fn wanted(outputs: &[Arc<Output>]) -> FlowLogsByLength {
+    let mut wanted = FlowLogsByLength::new();
+    for output in outputs {
+        let names = wanted.entry(output.flow_log.window.seconds()).or_default();
+        if output.flow_log.status == Status::Active {
+            names.push(output.flow_log.name.as_str().to_owned());
         }
     }
+    if wanted.is_empty() {
+        wanted.insert(IDLE_SECONDS, Vec::new());
+    }
+    wanted
 }
 
 #[cfg(test)]
@@ -129,11 +209,8 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        flows::{Flow, Run},
         output::{OutputOptions, outputs},
-        store::Drained,
     };
-    use flowlog_common::{FlowCounters, FlowKeyV4};
 
     fn outputs_with(lengths: &[&str]) -> Vec<Arc<Output>> {
         let flow_logs: String = lengths
@@ -153,86 +230,67 @@ mod tests {
     fn at(wall_seconds: u64) -> Now {
         Now {
             wall: Duration::from_secs(wall_seconds),
-            monotonic: Duration::from_secs(wall_seconds - 1_000_000),
+            boot: Duration::from_secs(wall_seconds - 1_000_000),
         }
     }
 
-    fn packets(packets: u64) -> SharedDrain {
-        let counters = FlowCounters {
-            packets,
-            bytes: packets * 100,
-            tcp_flags: 0,
-        };
-        let flow = Flow::new(FlowKeyV4::default(), &counters);
-        SharedDrain::from(Drained {
-            v4: Run::from_distinct(vec![flow]),
-            ..Drained::default()
-        })
-    }
-
-    /// Length, label and packets of closed windows.
+    /// Length, label and first drain of closed windows.
     fn told(closed: &[Closed]) -> Vec<(u64, u64, u64, u64)> {
-        closed
-            .iter()
-            .map(
-                |Closed {
-                     length_seconds,
-                     window,
-                 }| {
-                    let packets = window.v4().map(|flow| flow.packets).sum();
-                    (
-                        *length_seconds,
-                        window.window.start,
-                        window.window.end,
-                        packets,
-                    )
-                },
-            )
-            .collect()
-    }
-
-    fn close_due(windows: &mut Windows, now: Now) -> (Vec<(u64, u64, u64, u64)>, bool) {
-        let (closed, longest): (Vec<Closed>, Vec<bool>) = windows
-            .close_due(now, &CapturedEnis::default())
-            .into_iter()
-            .unzip();
-        (told(&closed), longest.contains(&true))
+        let told = |closed: &Closed| {
+            let Window { start, end } = closed.label;
+            (closed.length_seconds, start, end, closed.first_drain)
+        };
+        closed.iter().map(told).collect()
     }
 
     #[test]
-    fn each_length_has_windows_of_its_own_with_all_that_was_drained_in_them() {
-        let mut windows = Windows::new(&outputs_with(&["5m", "1m"]), 10, at(1_000_090));
-        assert_eq!(windows.shortest_seconds(), 60);
+    fn each_length_has_windows_of_its_own_with_all_drains_made_in_them() {
+        let mut windows = Windows::new(&outputs_with(&["5m", "1m"]), 0, at(1_000_090), 7);
         assert_eq!(windows.next_deadline(), Duration::from_secs(140));
-        windows.add(&packets(5));
-        let due = close_due(&mut windows, at(1_000_140));
-        assert_eq!(due, (vec![(60, 1_000_090, 1_000_140, 5)], false));
-        windows.add(&packets(7));
-        let due = close_due(&mut windows, at(1_000_200));
-        let both = vec![
-            (60, 1_000_140, 1_000_200, 7),
-            (300, 1_000_090, 1_000_200, 12),
+        let due = windows.close_due(at(1_000_140), 9);
+        assert_eq!(told(&due), [(60, 1_000_090, 1_000_140, 7)]);
+        assert!(due[0].is_shortest);
+        assert_eq!(due[0].flow_logs, ["of-1m"]);
+        let due = windows.close_due(at(1_000_200), 12);
+        let both = [
+            (60, 1_000_140, 1_000_200, 9),
+            (300, 1_000_090, 1_000_200, 7),
         ];
-        assert_eq!(due, (both, true));
+        assert_eq!(told(&due), both);
     }
 
     #[test]
-    fn windows_closed_before_their_time_have_what_was_drained_and_their_successors_have_not() {
-        let mut windows = Windows::new(&outputs_with(&["1m", "5m"]), 10, at(1_000_090));
-        windows.add(&packets(5));
-        let closed = windows.close_all(at(1_000_100), &CapturedEnis::default());
+    fn windows_closed_before_their_time_are_followed_at_once() {
+        let mut windows = Windows::new(&outputs_with(&["1m", "5m"]), 0, at(1_000_090), 1);
+        let closed = windows.close_all(at(1_000_100), 3);
         let both = [
-            (60, 1_000_090, 1_000_100, 5),
-            (300, 1_000_090, 1_000_100, 5),
+            (60, 1_000_090, 1_000_100, 1),
+            (300, 1_000_090, 1_000_100, 1),
         ];
         assert_eq!(told(&closed), both);
-        windows.set_lengths(&outputs_with(&["5m", "10m"]), at(1_000_100));
-        windows.add(&packets(7));
-        let due = close_due(&mut windows, at(1_000_200));
-        let both = vec![
-            (300, 1_000_100, 1_000_200, 7),
-            (600, 1_000_100, 1_000_200, 7),
+        assert_eq!(windows.labelled_until(), 1_000_100);
+        let windows = Windows::new(
+            &outputs_with(&["10m"]),
+            windows.labelled_until(),
+            at(1_000_095),
+            3,
+        );
+        assert_eq!(windows.open()[0].start, 1_000_100, "never a second time");
+    }
+
+    #[test]
+    fn windows_go_on_over_a_restart() {
+        let outputs = outputs_with(&["1m", "5m"]);
+        let mut windows = Windows::new(&outputs, 0, at(1_000_090), 1);
+        let _ = windows.close_due(at(1_000_140), 4);
+        let mut windows = Windows::restored(&windows.open(), &windows.flow_logs(), at(1_000_150));
+        assert!(windows.suit(&outputs));
+        assert!(!windows.suit(&outputs_with(&["1m"])));
+        let due = windows.close_due(at(1_000_200), 6);
+        let both = [
+            (60, 1_000_140, 1_000_200, 4),
+            (300, 1_000_090, 1_000_200, 1),
         ];
-        assert_eq!(due, (both, true));
+        assert_eq!(told(&due), both);
     }
 }

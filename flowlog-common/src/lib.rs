@@ -7,7 +7,7 @@
 #![no_std]
 
 /// Version of everything in this crate; part of the path under which maps are pinned.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Flow maps that a generation of counters consists of: IPv4 and IPv6.
 pub const FAMILIES: usize = 2;
@@ -102,22 +102,19 @@ pub struct FlowCounters {
     pub tcp_flags: u64,
 }
 
-/// A packet for whose flow the flow map had no room; it waits in a ring for user space.
+/// A packet for whose flow the flow map had no room; it waits in a ring for user space. Of which generation it was does not matter: a drain
+/// takes all that is in the ring.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overflow<K> {
-    /// The generation that was active.
-    pub generation: u32,
-    /// TCP flags as in its header.
-    pub tcp_flags: u32,
     /// Packets as on the wire.
     pub packets: u64,
     /// Octets of the IP datagrams.
     pub bytes: u64,
+    /// TCP flags as in its header.
+    pub tcp_flags: u32,
     /// Its flow.
     pub key: K,
-    /// Always 0: makes the size a multiple of 8.
-    pub reserved: u32,
 }
 
 /// Packets and octets.
@@ -130,7 +127,7 @@ pub struct Volume {
     pub bytes: u64,
 }
 
-/// What one ENI saw in one direction that is in no flow. The array's index is `eni * 2 + direction`.
+/// What one ENI saw in one direction beside its flows. The array's index is `eni * 2 + direction`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EniCounters {
@@ -141,6 +138,9 @@ pub struct EniCounters {
     pub unparsable: Volume,
     /// Frames that are not IP: ARP, LLDP, … They are not part of a flow log. Octets are those of the whole frame.
     pub not_ip: Volume,
+    /// Packets that were counted beyond the frames that carried them: a super-packet of n segments adds n - 1, wherever it was counted. A
+    /// device counts such a frame once.
+    pub extra_segments: u64,
 }
 
 /// Which generation of counters is active.
@@ -152,6 +152,8 @@ pub struct Active {
     /// Always 0, which the verifier does not know: adding it makes the verifier forget a number's range, so that paths that differ
     /// in nothing else become one to it.
     pub zero: u32,
+    /// How often user space has switched to the other generation. For user space alone.
+    pub flips: u64,
 }
 
 /// How full one flow map of one generation is. The array's index is `generation * 2 + family`. Each has a cache line of its own,
@@ -215,11 +217,11 @@ assert_layout! {
     FlowKeyV6: 44, 4;
     FlowCounters: 24, 8;
     Volume: 16, 8;
-    EniCounters: 48, 8;
-    Active: 8, 4;
+    EniCounters: 56, 8;
+    Active: 16, 8;
     Occupancy: 64, 8;
     FragmentKey: 44, 4;
     FragmentPorts: 8, 1;
-    Overflow<FlowKeyV4>: 48, 8;
-    Overflow<FlowKeyV6>: 72, 8;
+    Overflow<FlowKeyV4>: 40, 8;
+    Overflow<FlowKeyV6>: 64, 8;
 }

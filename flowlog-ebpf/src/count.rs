@@ -1,5 +1,10 @@
 //! Counting: every IP packet ends in exactly one flow, or in the ENI's counters of what is in none.
-use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::ArrayOfMaps};
+use core::intrinsics::cold_path;
+
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
+    btf_maps::ArrayOfMaps,
+};
 use flowlog_common::{
     EniCounters, FAMILY_V4, FAMILY_V6, FlowCounters, GENERATIONS, Overflow, Volume,
 };
@@ -100,6 +105,11 @@ impl<K> Counted<K> {
         K: AsRef<F>,
         F: Copy,
     {
+        if self.volume.packets > 1 {
+            // What this takes is put out of the way of ordinary packets, which pay one comparison.
+            cold_path();
+            extra_segments(self.volume.packets - 1, &place);
+        }
         let Some(map) = flows.get(place.generation) else {
             return self.map_full(&place);
         };
@@ -122,18 +132,21 @@ impl<K> Counted<K> {
         }
     }
 
-    /// User space adds the packet to its flow; where the ring is full too, it is counted aside.
+    /// User space adds the packet to its flow; where the ring is full too, it is counted aside. It was woken when the map was half full,
+    /// and reads the ring with the map.
     #[inline(always)]
     fn overflow<F: Copy>(&self, key: F, place: &Place) {
         let packet = Overflow {
-            generation: place.generation,
-            tcp_flags: u32::from(self.tcp_flags),
             packets: self.volume.packets,
             bytes: self.volume.bytes,
+            tcp_flags: u32::from(self.tcp_flags),
             key,
-            reserved: 0,
         };
-        if OVERFLOW.output_untyped::<Overflow<F>>(packet, 0).is_err() {
+        let flags = u64::from(BPF_RB_NO_WAKEUP);
+        if OVERFLOW
+            .output_untyped::<Overflow<F>>(packet, flags)
+            .is_err()
+        {
             self.map_full(place);
         }
     }
@@ -178,6 +191,16 @@ fn inserted(place: &Place) {
     }
 }
 
+/// Counts what a super-packet adds to the frames that its device counts.
+#[inline(always)]
+fn extra_segments(segments: u64, place: &Place) {
+    let index = eni::slot() * 2 + u32::from(place.direction);
+    if let Some(counters) = ENIS.get_value_ptr_mut(place.generation, &index) {
+        // SAFETY: a live map value.
+        unsafe { atomic::add(&raw mut (*counters).extra_segments, segments) };
+    }
+}
+
 #[inline(always)]
 fn aside(why: Aside, volume: Volume, generation: u32, direction: u8) {
     let index = eni::slot() * 2 + u32::from(direction);
@@ -207,4 +230,4 @@ unsafe fn add_volume(counter: *mut Volume, volume: Volume) {
     }
 }
 
-const _: () = assert!(size_of::<EniCounters>() == 3 * size_of::<Volume>());
+const _: () = assert!(size_of::<EniCounters>() == 3 * size_of::<Volume>() + size_of::<u64>());

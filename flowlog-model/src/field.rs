@@ -15,6 +15,7 @@
 //! | `region` | string | records of an ENI of no region |
 //! | `tcp-flags` | number | NODATA, SKIPDATA, flows that are not TCP |
 //! | `type` | `IPv4`, `IPv6` | NODATA, SKIPDATA |
+//! | `batch-id` | string | records that are in no batch |
 use crate::spelled_enum;
 
 spelled_enum! {
@@ -62,6 +63,8 @@ spelled_enum! {
         TcpFlags = "tcp-flags",
         /// `IPv4` or `IPv6`. Extended.
         Type = "type",
+        /// Identity of the batch in which the record is delivered. Extended.
+        BatchId = "batch-id",
     }
 }
 
@@ -91,7 +94,8 @@ pub const DEFAULT_FIELDS: [Field; 18] = [
 ];
 
 /// The fields that a flow log can have on request.
-pub const EXTENDED_FIELDS: [Field; 3] = [Field::Region, Field::TcpFlags, Field::Type];
+pub const EXTENDED_FIELDS: [Field; 4] =
+    [Field::Region, Field::TcpFlags, Field::Type, Field::BatchId];
 
 #[cfg(test)]
 mod tests {

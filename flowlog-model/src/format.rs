@@ -120,6 +120,12 @@ impl Format {
         })
     }
 
+    /// Whether a line is a JSON object.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.syntax == Syntax::Json
+    }
+
     /// The fields that a line has, in their order.
     pub fn fields(&self) -> impl ExactSizeIterator<Item = Field> + '_ {
         self.pieces.iter().map(|piece| piece.field)
@@ -184,6 +190,7 @@ fn value_of<'a>(field: Field, record: &Record<'a>) -> Value<'a> {
                 "IPv6"
             })
         }),
+        Field::BatchId => record.batch_id.map_or(Value::Absent, Value::Id),
     }
 }
 

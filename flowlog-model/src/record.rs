@@ -1,8 +1,10 @@
 //! The flow log record.
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 /// The identity of an elastic network interface.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Eni {
     /// `eni-id`.
     pub eni_id: String,
@@ -85,6 +87,8 @@ pub struct Record<'a> {
     pub action: Option<Action>,
     /// TCP flags OR-ed over the window; of `OK` records of TCP only.
     pub tcp_flags: Option<u8>,
+    /// Identity of the batch in which the record is delivered; none before it is in one.
+    pub batch_id: Option<&'a str>,
 }
 
 impl Direction {

@@ -47,6 +47,15 @@ pub(crate) enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run the agent under traffic, kill and disturb it again and again, and count what is missing from its records.
+    Soak {
+        /// How long.
+        #[arg(long, value_name = "N", default_value = "10")]
+        minutes: NonZeroU32,
+        /// What is drawn at random is drawn from this number, which an earlier run has told.
+        #[arg(long, value_name = "NUMBER")]
+        seed: Option<u64>,
+    },
     /// Check format, lints, licences, and known vulnerabilities: what `.ci/run` does after the tests.
     #[command(visible_alias = "ci")]
     Lint,

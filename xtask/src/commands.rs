@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -172,6 +173,28 @@ pub(crate) fn bench(root: &Path, arguments: &[String]) -> Result<()> {
     let mut bench = Command::new(program);
     bench.arg("--floor").arg(floor).args(arguments);
     Err(become_program(&mut bench))
+}
+
+/// `cargo xtask soak`: the agent as it is shipped, optimised, under traffic and disturbances.
+///
+/// # Errors
+///
+/// As [`build_and_run`].
+pub(crate) fn soak(root: &Path, minutes: NonZeroU32, seed: Option<u64>) -> Result<()> {
+    need_root("the soak makes network namespaces, and its agent loads BPF programs")?;
+    setup(root, Purpose::Run, false)?;
+    let mut cargo = cargo_build(root, Profile::Release);
+    step("build", || {
+        run(binary_arguments(&mut cargo, "flowlog-soak"))
+    })?;
+    let folder = binaries(root, Profile::Release)?;
+    let mut soak = Command::new(folder.join("flowlog-soak"));
+    soak.arg("--agent").arg(folder.join("flowlog-agent"));
+    soak.args(["--minutes", &minutes.to_string()]);
+    if let Some(seed) = seed {
+        soak.args(["--seed", &seed.to_string()]);
+    }
+    Err(become_program(&mut soak))
 }
 
 fn need_root(why: &str) -> Result<()> {

@@ -38,6 +38,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::BuildAndRun(options) => commands::build_and_run(root, &options),
         Task::Test { arguments } => commands::test(root, &arguments),
         Task::Bench { arguments } => commands::bench(root, &arguments),
+        Task::Soak { minutes, seed } => commands::soak(root, minutes, seed),
         Task::Lint => lint::lint(root),
     }
 }

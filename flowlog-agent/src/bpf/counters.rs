@@ -2,9 +2,13 @@
 //!
 //! Life of a generation: *clean* → active (programs count into it) → still (complete, user space reads it) → renewed, and so clean
 //! again. [`Counters::flip`] is the only place where the active one changes.
+mod renew;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    io,
-    os::fd::{AsFd as _, OwnedFd},
+    fs, io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -16,15 +20,16 @@ use flowlog_common::{
 use super::{
     error::BpfError,
     object::{self, EniConstants},
-    sys::{self, BatchReader},
+    sys::{self, MapData, read_all},
 };
+use renew::install;
 
 /// Bounds of an overflow ring: a page of most machines, and what still leaves memory for others.
 const SMALLEST_RING_BYTES: u32 = 4096;
 const LARGEST_RING_BYTES: u32 = 1 << 30;
 
-/// Elements that are read by one system call.
-const BATCH: usize = 8192;
+/// Tells one start of the host from another.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Sizes of the flow maps of a generation, in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +59,7 @@ struct Generation {
 
 /// A generation that no program writes to any more.
 #[derive(Debug)]
-pub struct Still(usize);
+pub struct Still(pub(super) usize);
 
 impl Still {
     /// Which of the two it is.
@@ -64,15 +69,21 @@ impl Still {
     }
 }
 
-/// The counters.
-pub struct Counters {
-    active_map: OwnedFd,
+/// The pinned maps, of which both generations are a part.
+struct Pinned {
+    active: OwnedFd,
     flows_v4: OwnedFd,
     flows_v6: OwnedFd,
     enis: OwnedFd,
     occupancy: OwnedFd,
+}
+
+/// The counters.
+pub struct Counters {
+    pinned: Pinned,
     generations: [Generation; GENERATIONS],
     active: usize,
+    flips: u64,
 }
 
 impl Counters {
@@ -103,24 +114,17 @@ impl Counters {
             EniConstants::default(),
             ring_bytes,
         )?);
-        let open = |name: &str| {
-            sys::obj_get(&pin_folder.join(name))
-                .map_err(BpfError::map(format!("open the map {name}")))
-        };
         let counters = Self {
-            active_map: open("ACTIVE")?,
-            flows_v4: open("FLOWS_V4")?,
-            flows_v6: open("FLOWS_V6")?,
-            enis: open("ENIS")?,
-            occupancy: open("OCCUPANCY")?,
+            pinned: Pinned::open(pin_folder)?,
             generations: [Generation::create(sizes)?, Generation::create(sizes)?],
             active: 0,
+            flips: 0,
         };
         for (index, generation) in counters.generations.iter().enumerate() {
             counters.reset_occupancy(index)?;
-            install(&counters.flows_v4, index, &generation.flows_v4)?;
-            install(&counters.flows_v6, index, &generation.flows_v6)?;
-            install(&counters.enis, index, &generation.enis)?;
+            install(&counters.pinned.flows_v4, index, &generation.flows_v4)?;
+            install(&counters.pinned.flows_v6, index, &generation.flows_v6)?;
+            install(&counters.pinned.enis, index, &generation.enis)?;
         }
         Ok(counters)
     }
@@ -131,49 +135,38 @@ impl Counters {
     ///
     /// The kernel's; and if the maps are not all there.
     pub fn take_over(pin_folder: &Path) -> Result<Self, BpfError> {
-        let open = |name: &str| {
-            sys::obj_get(&pin_folder.join(name))
-                .map_err(BpfError::map(format!("open the map {name}")))
-        };
-        let (flows_v4, flows_v6, enis) = (open("FLOWS_V4")?, open("FLOWS_V6")?, open("ENIS")?);
-        let generation = |index: u32| -> Result<Generation, BpfError> {
-            let inner = |outer: &OwnedFd| {
-                sys::map_of_maps_get(outer.as_fd(), index)
-                    .and_then(|map| map.ok_or_else(|| io::ErrorKind::NotFound.into()))
-                    .map_err(BpfError::map("open the maps of a previous agent"))
-            };
-            let entries = |map: &OwnedFd| {
-                sys::map_max_entries(map.as_fd()).map_err(BpfError::map("ask for a map's size"))
-            };
-            let (v4, v6) = (inner(&flows_v4)?, inner(&flows_v6)?);
-            let sizes = MapSizes {
-                v4: entries(&v4)?,
-                v6: entries(&v6)?,
-            };
-            Ok(Generation {
-                flows_v4: v4,
-                flows_v6: v6,
-                enis: inner(&enis)?,
-                sizes,
-            })
-        };
-        let generations = [generation(0)?, generation(1)?];
-        let active_map = open("ACTIVE")?;
-        let active: Option<Active> = sys::map_lookup(active_map.as_fd(), &0_u32)
+        let pinned = Pinned::open(pin_folder)?;
+        let generations = [Generation::open(&pinned, 0)?, Generation::open(&pinned, 1)?];
+        let active: Option<Active> = sys::map_lookup(pinned.active.as_fd(), &0_u32)
             .map_err(BpfError::map("read which generation is active"))?;
-        let active = usize::from(active.unwrap_or_default().generation != 0);
+        let Active {
+            generation, flips, ..
+        } = active.unwrap_or_default();
         Ok(Self {
-            active_map,
-            occupancy: open("OCCUPANCY")?,
-            flows_v4,
-            flows_v6,
-            enis,
+            pinned,
             generations,
-            active,
+            active: usize::from(generation != 0),
+            flips,
         })
     }
 
-    /// The generation that is not active, after [`Counters::take_over`]. Whether it is clean, the previous agent knew.
+    /// Which counters these are: no others on any host ever have the same. With [`Counters::flips`] it says how far they were drained.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not tell.
+    pub fn epoch(&self) -> Result<String, BpfError> {
+        epoch(self.pinned.active.as_fd())
+    }
+
+    /// How often the generations were switched since the counters were made, be it by another agent.
+    #[must_use]
+    pub fn flips(&self) -> u64 {
+        self.flips
+    }
+
+    /// The generation that is not active, after [`Counters::take_over`]. Whether it is clean, the previous agent knew. It may have been
+    /// killed right after it switched: [`Counters::settle`] comes before reading.
     #[must_use]
     pub fn still_after_take_over(&self) -> Still {
         Still(1 - self.active)
@@ -190,20 +183,28 @@ impl Counters {
         let active = Active {
             generation: next as u32,
             zero: 0,
+            flips: self.flips + 1,
         };
-        sys::map_update(self.active_map.as_fd(), &0_u32, &active)
+        sys::map_update(self.pinned.active.as_fd(), &0_u32, &active)
             .map_err(BpfError::map("switch the active generation"))?;
+        self.flips = active.flips;
         let still = std::mem::replace(&mut self.active, next);
-        // Nothing changes by this update, but the kernel waits until no program runs that began before it.
-        sys::map_of_maps_update(
-            self.flows_v4.as_fd(),
-            next as u32,
-            self.generations[next].flows_v4.as_fd(),
-        )
-        .map_err(BpfError::map(
-            "wait for the programs that count into the previous generation",
-        ))?;
+        self.settle()?;
         Ok(Still(still))
+    }
+
+    /// Waits until every program that runs now has finished, and so until nothing is counted any more into a generation that is not
+    /// active.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn settle(&self) -> Result<(), BpfError> {
+        wait_for_programs(
+            self.pinned.flows_v4.as_fd(),
+            self.active as u32,
+            self.generations[self.active].flows_v4.as_fd(),
+        )
     }
 
     /// Reads all IPv4 flows of a still generation, batch by batch. Nothing is deleted.
@@ -216,7 +217,7 @@ impl Counters {
         still: &Still,
         each: impl FnMut(&[FlowKeyV4], &[FlowCounters]),
     ) -> Result<(), BpfError> {
-        read_all(&self.generations[still.0].flows_v4, each)
+        read_all(self.generations[still.0].flows_v4.as_fd(), each)
             .map_err(BpfError::map("read the IPv4 flow map"))
     }
 
@@ -230,11 +231,11 @@ impl Counters {
         still: &Still,
         each: impl FnMut(&[FlowKeyV6], &[FlowCounters]),
     ) -> Result<(), BpfError> {
-        read_all(&self.generations[still.0].flows_v6, each)
+        read_all(self.generations[still.0].flows_v6.as_fd(), each)
             .map_err(BpfError::map("read the IPv6 flow map"))
     }
 
-    /// What is in no flow of a still generation, by `slot * 2 + direction`.
+    /// What is beside the flows of a still generation, by `slot * 2 + direction`.
     ///
     /// # Errors
     ///
@@ -242,7 +243,7 @@ impl Counters {
     pub fn read_enis(&self, still: &Still) -> Result<Vec<EniCounters>, BpfError> {
         let mut all = Vec::with_capacity(MAX_ENIS as usize * 2);
         read_all(
-            &self.generations[still.0].enis,
+            self.generations[still.0].enis.as_fd(),
             |_: &[u32], values: &[EniCounters]| all.extend_from_slice(values),
         )
         .map_err(BpfError::map("read the counters of what is in no flow"))?;
@@ -276,8 +277,9 @@ impl Counters {
     fn fill_of(&self, generation: usize) -> Result<Fill, BpfError> {
         let read = |family: usize| -> Result<u64, BpfError> {
             let index = (generation * FAMILIES + family) as u32;
-            let occupancy: Option<Occupancy> = sys::map_lookup(self.occupancy.as_fd(), &index)
-                .map_err(BpfError::map("read how full a flow map is"))?;
+            let occupancy: Option<Occupancy> =
+                sys::map_lookup(self.pinned.occupancy.as_fd(), &index)
+                    .map_err(BpfError::map("read how full a flow map is"))?;
             Ok(occupancy.unwrap_or_default().flows)
         };
         Ok(Fill {
@@ -285,152 +287,83 @@ impl Counters {
             v6: read(1)?,
         })
     }
-
-    /// Makes a still generation, whose contents are no longer needed, clean, with flow maps of the given sizes. Maps that nothing was
-    /// put into are kept: replacing one takes a grace period.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's. Where memory is short for new maps, the old ones are emptied and kept, and that is no error.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "what was still is not any more"
-    )]
-    pub fn renew(&mut self, still: Still, sizes: MapSizes) -> Result<(), BpfError> {
-        let Still(index) = still;
-        let fill = self.fill_of(index)?;
-        let generation = &mut self.generations[index];
-        if fill.v4 > 0 || generation.sizes.v4 != sizes.v4 {
-            replace(
-                &mut generation.flows_v4,
-                &mut generation.sizes.v4,
-                sizes.v4,
-                make_flows_v4,
-                empty_hash::<FlowKeyV4>,
-            )?;
-            install(&self.flows_v4, index, &generation.flows_v4)?;
-        }
-        if fill.v6 > 0 || generation.sizes.v6 != sizes.v6 {
-            replace(
-                &mut generation.flows_v6,
-                &mut generation.sizes.v6,
-                sizes.v6,
-                make_flows_v6,
-                empty_hash::<FlowKeyV6>,
-            )?;
-            install(&self.flows_v6, index, &generation.flows_v6)?;
-        }
-        empty_enis(&generation.enis)?;
-        self.reset_occupancy(index)
-    }
-
-    fn reset_occupancy(&self, generation: usize) -> Result<(), BpfError> {
-        let sizes = self.generations[generation].sizes;
-        for (family, size) in [sizes.v4, sizes.v6].into_iter().enumerate() {
-            let occupancy = Occupancy {
-                flows: 0,
-                wake_at: u64::from(size / 2),
-                ..Occupancy::default()
-            };
-            let index = (generation * FAMILIES + family) as u32;
-            sys::map_update(self.occupancy.as_fd(), &index, &occupancy)
-                .map_err(BpfError::map("reset how full a flow map is"))?;
-        }
-        Ok(())
-    }
 }
 
-impl Generation {
-    fn create(sizes: MapSizes) -> Result<Self, BpfError> {
+impl Pinned {
+    fn open(pin_folder: &Path) -> Result<Self, BpfError> {
+        let of_maps = |name: &str| open_of_maps(pin_folder, name);
         Ok(Self {
-            flows_v4: make_flows_v4(sizes.v4)?,
-            flows_v6: make_flows_v6(sizes.v6)?,
-            enis: sys::map_create::<u32, EniCounters>(
-                sys::MAP_TYPE_ARRAY,
-                MAX_ENIS * 2,
-                "flowlog_enis",
-            )
-            .map_err(BpfError::map("make the counters of what is in no flow"))?,
-            sizes,
+            active: open_array::<Active>(pin_folder, "ACTIVE")?,
+            flows_v4: of_maps("FLOWS_V4")?,
+            flows_v6: of_maps("FLOWS_V6")?,
+            enis: of_maps("ENIS")?,
+            occupancy: open_array::<Occupancy>(pin_folder, "OCCUPANCY")?,
         })
     }
 }
 
-fn make_flows_v4(entries: u32) -> Result<OwnedFd, BpfError> {
-    sys::map_create::<FlowKeyV4, FlowCounters>(sys::MAP_TYPE_HASH, entries, "flowlog_v4").map_err(
-        BpfError::map(format!("make an IPv4 flow map of {entries} entries")),
-    )
+impl Generation {
+    fn open(pinned: &Pinned, generation: u32) -> Result<Self, BpfError> {
+        let entries = |map: &OwnedFd| {
+            sys::map_info(map.as_fd())
+                .map(|info| info.max_entries)
+                .map_err(BpfError::map("ask for a map's size"))
+        };
+        let hash = sys::MAP_TYPE_HASH;
+        let v4 = open_inner::<FlowKeyV4, FlowCounters>(&pinned.flows_v4, generation, hash)?;
+        let v6 = open_inner::<FlowKeyV6, FlowCounters>(&pinned.flows_v6, generation, hash)?;
+        Ok(Self {
+            sizes: MapSizes {
+                v4: entries(&v4)?,
+                v6: entries(&v6)?,
+            },
+            flows_v4: v4,
+            flows_v6: v6,
+            enis: open_inner::<u32, EniCounters>(&pinned.enis, generation, sys::MAP_TYPE_ARRAY)?,
+        })
+    }
 }
 
-fn make_flows_v6(entries: u32) -> Result<OwnedFd, BpfError> {
-    sys::map_create::<FlowKeyV6, FlowCounters>(sys::MAP_TYPE_HASH, entries, "flowlog_v6").map_err(
-        BpfError::map(format!("make an IPv6 flow map of {entries} entries")),
-    )
+/// Opens a pinned array of `V`.
+pub(super) fn open_array<V: MapData>(pin_folder: &Path, name: &str) -> Result<OwnedFd, BpfError> {
+    sys::pinned_map::<u32, V>(&pin_folder.join(name), sys::MAP_TYPE_ARRAY)
+        .map_err(BpfError::map(format!("open the map {name}")))
 }
 
-/// Puts a map of a generation where the programs look for it.
-fn install(outer: &OwnedFd, generation: usize, inner: &OwnedFd) -> Result<(), BpfError> {
-    sys::map_of_maps_update(outer.as_fd(), generation as u32, inner.as_fd())
-        .map_err(BpfError::map("put a fresh map in place"))
+/// Opens a pinned array of maps.
+pub(super) fn open_of_maps(pin_folder: &Path, name: &str) -> Result<OwnedFd, BpfError> {
+    sys::pinned_map::<u32, u32>(&pin_folder.join(name), sys::MAP_TYPE_ARRAY_OF_MAPS)
+        .map_err(BpfError::map(format!("open the map {name}")))
 }
 
-/// Replaces a still map by a fresh one, for that is quicker than deleting many entries one by one; empties it where there is no
-/// memory for another.
-fn replace(
-    map: &mut OwnedFd,
-    size: &mut u32,
-    new_size: u32,
-    make: impl FnOnce(u32) -> Result<OwnedFd, BpfError>,
-    empty: impl FnOnce(&OwnedFd) -> io::Result<()>,
+/// Opens the map that an array of maps has for a generation.
+pub(super) fn open_inner<K: MapData, V: MapData>(
+    outer: &OwnedFd,
+    generation: u32,
+    map_type: u32,
+) -> Result<OwnedFd, BpfError> {
+    sys::map_of_maps_get(outer.as_fd(), generation)
+        .and_then(|map| map.ok_or_else(|| io::ErrorKind::NotFound.into()))
+        .and_then(|map| sys::check_map::<K, V>(map.as_fd(), map_type).map(|()| map))
+        .map_err(BpfError::map("open the maps of a previous agent"))
+}
+
+/// Waits until every program that runs now has finished. Nothing changes by the update of an array of maps with the map `inner` that it has
+/// at `index`, but the kernel returns from it only then.
+pub(super) fn wait_for_programs(
+    outer: BorrowedFd<'_>,
+    index: u32,
+    inner: BorrowedFd<'_>,
 ) -> Result<(), BpfError> {
-    match make(new_size) {
-        Ok(fresh) => {
-            *map = fresh;
-            *size = new_size;
-            Ok(())
-        }
-        Err(error) => {
-            tracing::warn!(%error, "keeping the flow map of {size} entries");
-            empty(map).map_err(BpfError::map("empty a flow map"))
-        }
-    }
+    sys::map_of_maps_update(outer, index, inner).map_err(BpfError::map(
+        "wait for the programs that count into the previous generation",
+    ))
 }
 
-/// Sets the counters of what is in no flow back to 0, where they are not.
-fn empty_enis(enis: &OwnedFd) -> Result<(), BpfError> {
-    let mut index = 0_u32;
-    let mut dirty = Vec::new();
-    read_all(enis, |_: &[u32], values: &[EniCounters]| {
-        for counters in values {
-            if *counters != EniCounters::default() {
-                dirty.push(index);
-            }
-            index += 1;
-        }
-    })
-    .map_err(BpfError::map("read the counters of what is in no flow"))?;
-    dirty
-        .iter()
-        .try_for_each(|index| sys::map_update(enis.as_fd(), index, &EniCounters::default()))
-        .map_err(BpfError::map("reset the counters of what is in no flow"))
-}
-
-fn read_all<K: sys::MapData, V: sys::MapData>(
-    map: &OwnedFd,
-    mut each: impl FnMut(&[K], &[V]),
-) -> io::Result<()> {
-    let mut reader = BatchReader::<K, V>::new(map.as_fd(), BATCH);
-    loop {
-        let (keys, values) = reader.next()?;
-        if keys.is_empty() {
-            return Ok(());
-        }
-        each(keys, values);
-    }
-}
-
-fn empty_hash<K: sys::MapData>(map: &OwnedFd) -> io::Result<()> {
-    let mut reader = BatchReader::<K, FlowCounters>::deleting(map.as_fd(), BATCH);
-    while !reader.next()?.0.is_empty() {}
-    Ok(())
+/// Names the counters of which this is the map `ACTIVE`: by the host's start and the map's id, of which none is given out twice before the
+/// next.
+pub(super) fn epoch(active: BorrowedFd<'_>) -> Result<String, BpfError> {
+    let boot_id = fs::read_to_string(BOOT_ID).map_err(BpfError::map("read the host's boot id"))?;
+    let info = sys::map_info(active).map_err(BpfError::map("ask for a map's id"))?;
+    Ok(format!("{}-{}", boot_id.trim(), info.id))
 }

@@ -40,6 +40,20 @@ pub enum BpfError {
         /// Why.
         reason: String,
     },
+    /// Pins of another version of the ABI.
+    #[error(
+        "{folder} holds what an agent with version {version} of the BPF interface has counted, and it cannot be read: {reason}. Let an \
+         agent of that version run and end with on-exit = \"detach\", or remove the folder and lose it",
+        folder = folder.display()
+    )]
+    OtherVersion {
+        /// Their folder.
+        folder: PathBuf,
+        /// Their version.
+        version: u32,
+        /// Why they cannot be read.
+        reason: String,
+    },
     /// The folder for pins.
     #[error("cannot use {path} for pinned maps: {source}", path = path.display())]
     Pins {

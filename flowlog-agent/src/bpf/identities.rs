@@ -53,9 +53,9 @@ impl Identities {
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel's; and if the map is another.
     pub fn open(pin_folder: &Path) -> Result<Self, BpfError> {
-        sys::obj_get(&pin_folder.join(PIN))
+        sys::pinned_map::<u32, Text>(&pin_folder.join(PIN), sys::MAP_TYPE_HASH)
             .map(Self)
             .map_err(BpfError::map("open the map of identities"))
     }
@@ -70,7 +70,17 @@ impl Identities {
             .map_err(BpfError::map("note the identity of an ENI"))
     }
 
-    /// All that were noted, by slot. A slot that is free again keeps its last identity until it is given out anew.
+    /// Notes that a slot is nobody's.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn remove(&self, slot: u32) -> Result<(), BpfError> {
+        sys::map_delete(self.0.as_fd(), &slot)
+            .map_err(BpfError::map("remove the identity of an ENI"))
+    }
+
+    /// All that were noted, by slot.
     ///
     /// # Errors
     ///

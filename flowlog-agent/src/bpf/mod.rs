@@ -13,9 +13,13 @@ mod error;
 pub mod floor;
 mod identities;
 mod object;
+mod other_version;
 mod overflow;
 pub mod pins;
+mod ring;
 mod sys;
+#[cfg(test)]
+mod testing;
 pub mod trial;
 mod wake;
 
@@ -25,6 +29,13 @@ pub use counters::{Counters, Fill, MapSizes, Still};
 pub use direction::DeviceDirection;
 pub use error::BpfError;
 pub use identities::Identities;
+#[cfg(feature = "failpoints")]
+pub use object::built_in_object;
 pub use object::{EniConstants, pin_folder};
+#[cfg(test)]
+pub(crate) use other_version::tests::filled as filled_version_1;
+pub use other_version::{OtherCounters, OtherPins};
 pub use overflow::{OverflowPacket, OverflowRing};
+#[cfg(test)]
+pub(crate) use testing::TestPins;
 pub use wake::Wake;

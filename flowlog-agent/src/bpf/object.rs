@@ -8,9 +8,20 @@ use aya::{
 use flowlog_common::{ABI_VERSION, OVERFLOW_RING_BYTES};
 
 use super::error::BpfError;
+use crate::failpoint;
 
 /// The programs, as `build.rs` compiled them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowlog-ebpf.o"));
+
+/// The programs that the agent carries, as an ELF file.
+#[cfg(feature = "failpoints")]
+#[must_use]
+pub fn built_in_object() -> &'static [u8] {
+    OBJECT
+}
+
+/// How names of folders for pins begin; the ABI's version follows.
+const ABI_FOLDER: &str = "abi-";
 
 /// Name of the overflow ring.
 pub(super) const OVERFLOW: &str = "OVERFLOW";
@@ -50,7 +61,14 @@ pub struct EniConstants {
 /// The folder of the pins of this ABI.
 #[must_use]
 pub fn pin_folder(pin_path: &Path) -> PathBuf {
-    pin_path.join(format!("abi-{ABI_VERSION}"))
+    pin_path.join(format!("{ABI_FOLDER}{ABI_VERSION}"))
+}
+
+/// Of which ABI version the pins in a folder are, if it is one for pins.
+pub(super) fn version_of(pin_folder: &Path) -> Option<u32> {
+    let digits = pin_folder.file_name()?.to_str()?.strip_prefix(ABI_FOLDER)?;
+    let version: u32 = digits.parse().ok()?;
+    (version.to_string() == digits && pin_folder.is_dir()).then_some(version)
 }
 
 /// Loads the object: makes and pins the shared maps where they are not, and readies the programs for one ENI.
@@ -79,7 +97,9 @@ pub(super) fn load_with_ring(
         .override_global("HOST_SIDE", &host_side, true)
         .override_global("ETHERNET", &ethernet, true)
         .override_global("XDP_MTU", &constants.xdp_mtu, true);
-    loader.load(OBJECT).map_err(BpfError::Load)
+    loader
+        .load(&failpoint::object(OBJECT))
+        .map_err(BpfError::Load)
 }
 
 /// A TC program of the object.

@@ -2,14 +2,16 @@
 //!
 //! They wait in a ring until the agent adds them to their flows, so that a flow map that fills faster than it can be drained loses
 //! nothing, as long as the ring has room.
-use std::{io, path::Path};
+use std::{os::fd::AsFd as _, path::Path};
 
-use aya::maps::{Map, MapData, RingBuf};
 use flowlog_common::{FlowKeyV4, FlowKeyV6, Overflow};
-use tokio::io::unix::AsyncFd;
 
-use super::{error::BpfError, object::OVERFLOW};
-use crate::readiness::register;
+use super::{
+    error::BpfError,
+    object::OVERFLOW,
+    ring::{Item, Ring},
+    sys,
+};
 
 /// A packet of either family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,56 +22,56 @@ pub enum OverflowPacket {
     V6(Overflow<FlowKeyV6>),
 }
 
-/// The ring.
-pub struct OverflowRing(AsyncFd<RingBuf<MapData>>);
+/// The ring. Reading it leaves the packets in it; [`OverflowRing::advance`] makes room for others. So what was read and not yet written
+/// anywhere safe is still there for the next agent. Positions are octets since the ring was made.
+pub struct OverflowRing(Ring);
 
 impl OverflowRing {
-    /// Opens the ring. To be called within a tokio runtime.
+    /// Opens the ring.
     ///
     /// # Errors
     ///
     /// The kernel's.
     pub fn open(pin_folder: &Path) -> Result<Self, BpfError> {
-        let failed = |error: &dyn std::fmt::Display| BpfError::Map {
-            what: format!("open the map {OVERFLOW}"),
-            source: io::Error::other(error.to_string()),
-        };
-        let data = MapData::from_pin(pin_folder.join(OVERFLOW)).map_err(|error| failed(&error))?;
-        let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| failed(&error))?;
-        register(ring).map(Self).map_err(|error| failed(&error))
+        sys::obj_get(&pin_folder.join(OVERFLOW))
+            .and_then(|map| Ring::open(map.as_fd()))
+            .map(Self)
+            .map_err(BpfError::map(format!("open the map {OVERFLOW}")))
     }
 
-    /// Returns when packets may be waiting. Cancel-safe.
-    pub async fn ready(&mut self) {
-        match self.0.readable_mut().await {
-            // What comes in from now on makes it ready anew; what is there is taken by the caller.
-            Ok(mut guard) => guard.clear_ready(),
-            // The ring's descriptor is ours; without it nothing is ever ready.
-            Err(_) => std::future::pending().await,
-        }
+    /// Up to where packets were given back to the kernel.
+    #[must_use]
+    pub fn consumed(&self) -> u64 {
+        self.0.consumed()
     }
 
-    /// Takes all packets that wait.
-    pub fn take(&mut self, mut each: impl FnMut(OverflowPacket)) {
-        while let Some(item) = self.0.get_mut().next() {
-            // The longer one first: the other would be read from it, too.
-            // SAFETY: `#[repr(C)]`, integers only.
-            if let Some(packet) = unsafe { read(&item) } {
-                each(OverflowPacket::V6(packet));
-            // SAFETY: as above.
-            } else if let Some(packet) = unsafe { read(&item) } {
-                each(OverflowPacket::V4(packet));
+    /// Reads the packets that wait, and tells the position that was reached. After a flip, all packets of the still generation are before
+    /// it, unless a packet of the active one is still being written before them: then they come with the next read.
+    pub fn read(&self, each: impl FnMut(OverflowPacket)) -> u64 {
+        self.read_from(self.consumed(), each)
+    }
+
+    /// Likewise, from a position on that an earlier read has told.
+    pub fn read_from(&self, position: u64, mut each: impl FnMut(OverflowPacket)) -> u64 {
+        self.0.walk(position, |item| {
+            if let Some(packet) = packet(&item) {
+                each(packet);
+            } else {
+                tracing::error!(
+                    octets = item.octets(),
+                    "an item of the overflow ring is of no known length"
+                );
             }
-        }
+        })
+    }
+
+    /// Gives the packets before a position that a read has told back to the kernel. Never goes back, nor beyond what was written.
+    pub fn advance(&mut self, to: u64) {
+        self.0.advance(to);
     }
 }
 
-/// Reads an item of the ring; `None` if it is too short.
-///
-/// # Safety
-///
-/// Any bit pattern is a `T`.
-unsafe fn read<T: Copy>(item: &[u8]) -> Option<T> {
-    // SAFETY: as long as is checked, and read without regard to alignment; the caller says that any bit pattern will do.
-    (item.len() >= size_of::<T>()).then(|| unsafe { item.as_ptr().cast::<T>().read_unaligned() })
+fn packet(item: &Item<'_>) -> Option<OverflowPacket> {
+    let v4 = || item.read().map(OverflowPacket::V4);
+    item.read().map(OverflowPacket::V6).or_else(v4)
 }

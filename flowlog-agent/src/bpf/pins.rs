@@ -82,6 +82,24 @@ pub fn remove_devices_but(folder: &Path, kept: &[(u64, u32)]) {
     });
 }
 
+/// Names of the pins of devices.
+pub(super) fn devices(folder: &Path) -> Result<Vec<String>, BpfError> {
+    let failed = |source| BpfError::Pins {
+        path: folder.to_owned(),
+        source,
+    };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        names.extend(
+            name.into_string()
+                .ok()
+                .filter(|name| name.starts_with(DEVICE)),
+        );
+    }
+    Ok(names)
+}
+
 /// How names of a device's pins begin.
 pub(super) fn device_prefix(namespace_inode: u64, index: u32) -> String {
     format!("{DEVICE}{namespace_inode}-{index}-")

@@ -2,31 +2,40 @@
 //!
 //! Layouts are those of `union bpf_attr` in include/uapi/linux/bpf.h. The kernel takes a shorter attribute than its own and reads
 //! the rest as zeros.
+mod batch;
+#[cfg(test)]
+pub(super) mod crafted;
+
 use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
 };
 
+pub(super) use batch::{BATCH, BatchReader, read_all};
+
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
-const BPF_MAP_LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// `BPF_MAP_TYPE_HASH`.
 pub(super) const MAP_TYPE_HASH: u32 = 1;
 /// `BPF_MAP_TYPE_ARRAY`.
 pub(super) const MAP_TYPE_ARRAY: u32 = 2;
+/// `BPF_MAP_TYPE_ARRAY_OF_MAPS`.
+pub(super) const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+/// `BPF_MAP_TYPE_RINGBUF`.
+pub(super) const MAP_TYPE_RINGBUF: u32 = 27;
 
 /// Data that may be copied to and from maps octet by octet.
 ///
@@ -48,9 +57,15 @@ unsafe impl MapData for flowlog_common::EniCounters {}
 unsafe impl MapData for flowlog_common::Occupancy {}
 // SAFETY: as above.
 unsafe impl MapData for flowlog_common::Active {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::Overflow<flowlog_common::FlowKeyV4> {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::Overflow<flowlog_common::FlowKeyV6> {}
 
 /// Calls `bpf(command, attr)`.
 fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<libc::c_long> {
+    #[cfg(test)]
+    super::testing::call()?;
     // SAFETY: `attr` is a live `#[repr(C)]` struct of which the kernel is told the size; what its pointers point to is the
     // caller's to keep alive and large enough, and each caller below does so.
     let result = unsafe {
@@ -142,6 +157,19 @@ pub(super) fn map_update<K: MapData, V: MapData>(
 ) -> io::Result<()> {
     let mut attr = element(map, std::ptr::from_ref(key), std::ptr::from_ref(value));
     bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Deletes one element, if it is there.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(super) fn map_delete<K: MapData>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let mut attr = element::<K, K>(map, std::ptr::from_ref(key), std::ptr::null());
+    match bpf(BPF_MAP_DELETE_ELEM, &mut attr) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Puts the map `inner` at `index` of the map of maps `outer`. Returns after every program that could have seen the previous one
@@ -255,15 +283,19 @@ pub(super) fn map_of_maps_get(outer: BorrowedFd<'_>, index: u32) -> io::Result<O
     owned(bpf(BPF_MAP_GET_FD_BY_ID, &mut attr)?).map(Some)
 }
 
-/// The start of `struct bpf_map_info`.
+/// What the kernel says of a map: the start of `struct bpf_map_info`.
 #[repr(C)]
-#[derive(Default)]
-struct MapInfo {
-    map_type: u32,
-    id: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct MapInfo {
+    pub(super) map_type: u32,
+    /// Until the host's next start, no other map has it.
+    pub(super) id: u32,
+    /// In octets.
+    pub(super) key_size: u32,
+    /// In octets.
+    pub(super) value_size: u32,
+    /// Of a ring: its size in octets.
+    pub(super) max_entries: u32,
 }
 
 #[repr(C)]
@@ -273,12 +305,12 @@ struct InfoByFd {
     info: u64,
 }
 
-/// How many entries a map can have.
+/// Asks for a map's shape and id.
 ///
 /// # Errors
 ///
 /// The kernel's.
-pub(super) fn map_max_entries(map: BorrowedFd<'_>) -> io::Result<u32> {
+pub(super) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
     let mut info = MapInfo::default();
     let mut attr = InfoByFd {
         bpf_fd: map.as_raw_fd() as u32,
@@ -286,95 +318,45 @@ pub(super) fn map_max_entries(map: BorrowedFd<'_>) -> io::Result<u32> {
         info: &raw mut info as u64,
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(info.max_entries)
+    Ok(info)
 }
 
-#[repr(C)]
-struct MapBatch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
+/// Opens a pinned map that must be of the given type, and of keys `K` and values `V`: what is read of another would not fit where it is
+/// put.
+///
+/// # Errors
+///
+/// The kernel's: `ENOENT` if nothing is pinned there; and if the map is another.
+pub(super) fn pinned_map<K: MapData, V: MapData>(
+    path: &Path,
+    map_type: u32,
+) -> io::Result<OwnedFd> {
+    let map = obj_get(path)?;
+    check_map::<K, V>(map.as_fd(), map_type)?;
+    Ok(map)
 }
 
-/// Reads a map in batches.
-pub(super) struct BatchReader<'m, K, V> {
-    map: BorrowedFd<'m>,
-    command: libc::c_long,
-    /// The kernel's own position: for a hash, the bucket. Opaque; as wide as the widest the kernel writes, which is a key.
-    position: [u8; 64],
-    started: bool,
-    ended: bool,
-    keys: Vec<K>,
-    values: Vec<V>,
-}
-
-impl<'m, K: MapData, V: MapData> BatchReader<'m, K, V> {
-    /// A reader of up to `batch` elements at once. All elements of a bucket must fit into a batch.
-    pub(super) fn new(map: BorrowedFd<'m>, batch: usize) -> Self {
-        const { assert!(size_of::<K>() <= 64) };
-        Self {
-            map,
-            command: BPF_MAP_LOOKUP_BATCH,
-            position: [0; 64],
-            started: false,
-            ended: false,
-            keys: vec![K::default(); batch],
-            values: vec![V::default(); batch],
-        }
+/// Checks that a map is of the given type, and of keys `K` and values `V`.
+///
+/// # Errors
+///
+/// The kernel's; and if the map is another.
+pub(super) fn check_map<K: MapData, V: MapData>(
+    map: BorrowedFd<'_>,
+    map_type: u32,
+) -> io::Result<()> {
+    let MapInfo {
+        map_type: found,
+        key_size,
+        value_size,
+        ..
+    } = map_info(map)?;
+    let expected = (map_type, size_of::<K>(), size_of::<V>());
+    if (found, key_size as usize, value_size as usize) == expected {
+        return Ok(());
     }
-
-    /// Likewise, but what is read is deleted.
-    pub(super) fn deleting(map: BorrowedFd<'m>, batch: usize) -> Self {
-        Self {
-            command: BPF_MAP_LOOKUP_AND_DELETE_BATCH,
-            ..Self::new(map, batch)
-        }
-    }
-
-    /// The next batch; empty at the map's end.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
-    pub(super) fn next(&mut self) -> io::Result<(&[K], &[V])> {
-        if self.ended {
-            return Ok((&[], &[]));
-        }
-        let mut next = [0_u8; 64];
-        let mut attr = MapBatch {
-            in_batch: if self.started {
-                self.position.as_ptr() as u64
-            } else {
-                0
-            },
-            out_batch: next.as_mut_ptr() as u64,
-            keys: self.keys.as_mut_ptr() as u64,
-            values: self.values.as_mut_ptr() as u64,
-            count: u32::try_from(self.keys.len()).unwrap_or(u32::MAX),
-            map_fd: self.map.as_raw_fd() as u32,
-            elem_flags: 0,
-            flags: 0,
-        };
-        if let Err(error) = bpf(self.command, &mut attr) {
-            // ENOENT is the map's end; the count is valid.
-            if error.raw_os_error() != Some(libc::ENOENT) {
-                return Err(error);
-            }
-            self.ended = true;
-        }
-        self.started = true;
-        self.position = next;
-        let count = attr.count as usize;
-        match (self.keys.get(..count), self.values.get(..count)) {
-            (Some(keys), Some(values)) => Ok((keys, values)),
-            _ => Err(io::Error::other(
-                "the kernel says that it read more than there was room for",
-            )),
-        }
-    }
+    Err(io::Error::other(format!(
+        "the map is of type {found} with keys of {key_size} octets and values of {value_size}, and not of type {}, {} and {}",
+        expected.0, expected.1, expected.2
+    )))
 }

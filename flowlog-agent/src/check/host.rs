@@ -1,6 +1,7 @@
-//! What the configuration names on this host: another agent, destinations, the metrics' address, devices.
+//! What the configuration names on this host: another agent, the spool, destinations, the metrics' address, the status socket, devices.
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     net::TcpListener,
     path::Path,
     thread,
@@ -14,12 +15,12 @@ use nix::{
     unistd::{AccessFlags, faccessat},
 };
 
-use super::{Finding, counted};
+use super::{Finding, counted, spool};
 use crate::{
     capture::match_device,
     config::{Config, Destination},
     discovery::{Device, Listing, Settings},
-    lock, privileges, report,
+    lock, privileges, report, status,
 };
 
 /// Findings of one kind that are shown one by one.
@@ -34,8 +35,9 @@ pub(super) fn findings(config: &Config, inventory: Option<&Inventory>) -> Vec<Fi
         None => Finding::ok("other agents", "none is running"),
     }];
     let named_namespaces = inventory.is_some_and(|inventory| !inventory.namespaces().is_empty());
-    findings.extend(writable(config, named_namespaces));
+    findings.extend(writable(config, named_namespaces, running));
     findings.extend(metrics(config, running.is_some()));
+    findings.extend(status_socket(config, running));
     if let Some(inventory) = inventory {
         findings.extend(devices(inventory));
     }
@@ -43,7 +45,7 @@ pub(super) fn findings(config: &Config, inventory: Option<&Inventory>) -> Vec<Fi
 }
 
 /// Whether the agent, once it has given up the privileges that it does not need, can write where it must.
-fn writable(config: &Config, named_namespaces: bool) -> Vec<Finding> {
+fn writable(config: &Config, named_namespaces: bool, running: Option<u32>) -> Vec<Finding> {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let needed = privileges::needed(named_namespaces);
@@ -51,7 +53,9 @@ fn writable(config: &Config, named_namespaces: bool) -> Vec<Finding> {
             let kept = needed.intersection(&have).copied().collect();
             // Of this thread alone.
             let _ = caps::set(None, CapSet::Effective, &kept);
-            destinations(config)
+            let mut findings = vec![spool::finding(&config.spool, running)];
+            findings.extend(destinations(config));
+            findings
         });
         thread
             .join()
@@ -65,20 +69,22 @@ fn destinations(config: &Config) -> Vec<Finding> {
         .iter()
         .map(|flow_log| {
             let check = format!("flow log {}", flow_log.flow_log.name.as_str());
-            match &flow_log.destination {
-                Destination::Stdout => Finding::ok(check, "to standard output"),
-                Destination::File { path, .. } => match refusal(path) {
-                    None => Finding::ok(check, format!("to {}", path.display())),
-                    Some(reason) => Finding::fail(check, reason)
-                        .so("its records are lost; the agent, without its other privileges, must be able to write there"),
-                },
+            let (path, reason) = match &flow_log.destination {
+                Destination::Stdout => return Finding::ok(check, "to standard output"),
+                Destination::File { path, .. } => (path, refusal(path)),
+                Destination::Folder { path, .. } => (path, refusal(&path.join("window.log"))),
+            };
+            match reason {
+                None => Finding::ok(check, format!("to {}", path.display())),
+                Some(reason) => Finding::fail(check, reason)
+                    .so("its records are lost; the agent, without its other privileges, must be able to write there"),
             }
         })
         .collect()
 }
 
 /// Why a file cannot be written to, rotated and, with its folders, made.
-fn refusal(path: &Path) -> Option<String> {
+pub(super) fn refusal(path: &Path) -> Option<String> {
     let may = |path: &Path, flags| faccessat(AT_FDCWD, path, flags, AtFlags::AT_EACCESS);
     let refused =
         |path: &Path, error| Some(format!("{} cannot be written to: {error}", path.display()));
@@ -109,6 +115,47 @@ fn metrics(config: &Config, running: bool) -> Option<Finding> {
         Err(error) => Finding::fail("metrics", format!("{listen}: {error}"))
             .so("the agent does not start; change metrics.listen"),
     })
+}
+
+fn status_socket(config: &Config, running: Option<u32>) -> Option<Finding> {
+    let path = config.status_socket.as_deref()?;
+    let shown = path.display();
+    // It is not asked whether it answers: that would have the running agent drain.
+    Some(match (socket_refusal(path, running.is_some()), running) {
+        (Some(reason), _) => Finding::fail("status socket", reason)
+            .so("the agent does not start; change status-socket"),
+        (None, Some(pid)) if path.exists() => {
+            Finding::ok("status socket", format!("{shown}, of process {pid}"))
+        }
+        (None, _) => Finding::ok("status socket", shown.to_string()),
+    })
+}
+
+/// Why the socket cannot be made; its folder is not made. One that is there is the running agent's, if there is such.
+fn socket_refusal(path: &Path, running: bool) -> Option<String> {
+    let folder = path.parent()?;
+    if let Err(error) = faccessat(
+        AT_FDCWD,
+        folder,
+        AccessFlags::W_OK | AccessFlags::X_OK,
+        AtFlags::AT_EACCESS,
+    ) {
+        return Some(format!(
+            "{} cannot be written to: {error}",
+            folder.display()
+        ));
+    }
+    let checked = if running {
+        status::check_is_socket(path)
+    } else {
+        status::check_replaceable(path)
+    };
+    match checked {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Some(format!("{}: {error}", path.display()))
+        }
+        _ => None,
+    }
 }
 
 fn devices(inventory: &Inventory) -> Vec<Finding> {
@@ -198,7 +245,7 @@ fn place(device: &Device) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::net::UnixListener};
 
     use super::*;
     use crate::{
@@ -293,5 +340,32 @@ mod tests {
                 .unwrap()
                 .ends_with("is not a folder")
         );
+    }
+
+    #[test]
+    fn a_socket_can_be_made_where_nobody_listens_and_its_folder_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let refused = |name: &str, running| socket_refusal(&path(name), running);
+        fs::write(path("file"), "").unwrap();
+        let listener = UnixListener::bind(path("socket")).unwrap();
+        for running in [false, true] {
+            assert_eq!(refused("new", running), None);
+            assert!(
+                refused("file", running)
+                    .unwrap()
+                    .ends_with("is not a socket")
+            );
+            assert!(
+                refused("none/new", running)
+                    .unwrap()
+                    .contains("none cannot be written to")
+            );
+        }
+        assert!(refused("socket", false).unwrap().ends_with("listens on it"));
+        assert_eq!(refused("socket", true), None, "the agent's own");
+        drop(listener);
+        assert_eq!(refused("socket", false), None, "left by a dead agent");
+        assert!(path("socket").exists(), "looked at only");
     }
 }

@@ -7,6 +7,7 @@ mod host;
 mod kernel;
 mod memory;
 mod probe;
+mod spool;
 
 use std::{path::Path, process::ExitCode};
 

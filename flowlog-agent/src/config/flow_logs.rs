@@ -1,7 +1,7 @@
 //! The flow logs of a configuration.
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use flowlog_model::field::{DEFAULT_FIELDS, EXTENDED_FIELDS, Field};
 use flowlog_model::flow_log::{
@@ -10,16 +10,21 @@ use flowlog_model::flow_log::{
 use flowlog_model::format::Format;
 use flowlog_model::input::{Document, InputError, Table};
 use flowlog_model::spelled_enum;
-use flowlog_model::text::{Id, Text, WholeNumber, allowed_spellings};
+use flowlog_model::text::{Id, Text, allowed_spellings};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::raw::narrow;
 use super::values::{AbsolutePath, Size};
 use super::{Destination, FlowLogConfig, MAX_FLOW_LOGS};
 
-/// Files of a flow log unless the configuration says otherwise.
-const DEFAULT_MAX_FILES: u16 = 10;
+/// Size of a file of a flow log, in bytes, unless the configuration says otherwise: 100 MiB.
+const DEFAULT_MAX_SIZE_BYTES: u64 = 100 << 20;
+
+/// Files of a rotated file unless the configuration says otherwise, and at most.
+const FILES_OF_A_FILE: (u16, u64) = (10, 1000);
+
+/// Files of a folder unless the configuration says otherwise, and at most.
+const FILES_OF_A_FOLDER: (u32, u64) = (10_000, 1_000_000);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -44,8 +49,9 @@ pub(super) struct RawFlowLog {
 struct RawDestination {
     r#type: DestinationType,
     path: Option<Spanned<AbsolutePath>>,
-    max_size: Option<Spanned<Size>>,
-    max_files: Option<Spanned<WholeNumber<2, 1000>>>,
+    /// 1 KiB to 1 TiB.
+    max_size: Option<Spanned<Size<0x400, 0x100_0000_0000>>>,
+    max_files: Option<Spanned<toml::Value>>,
 }
 
 spelled_enum! {
@@ -61,6 +67,7 @@ spelled_enum! {
     enum DestinationType {
         Stdout = "stdout",
         File = "file",
+        Folder = "folder",
     }
 }
 
@@ -76,7 +83,7 @@ pub(super) fn check(
         ));
     }
     let mut names = HashMap::new();
-    let mut files = Vec::new();
+    let mut taken = Vec::new();
     let mut flow_logs = Vec::with_capacity(raw_flow_logs.len());
     for raw in raw_flow_logs {
         let Table(raw) = raw.into_inner();
@@ -88,41 +95,66 @@ pub(super) fn check(
             );
             return Err(document.refuse(&name_span, clause));
         }
-        if let Some(path) = &raw.destination.get_ref().0.path {
-            check_file(path, &mut files, document)?;
+        let Table(destination) = raw.destination.get_ref();
+        if let Some(path) = &destination.path {
+            let is_folder = destination.r#type == DestinationType::Folder;
+            check_path(path, is_folder, &mut taken, document)?;
         }
         flow_logs.push(raw.check(document)?);
     }
     Ok(flow_logs)
 }
 
-/// Refuses a file that an earlier flow log writes to, or into which it rotates.
-fn check_file(
+/// A file or folder that a flow log writes to.
+struct Taken {
+    path: PathBuf,
+    is_folder: bool,
+    line: usize,
+}
+
+/// Refuses a file or folder that would get in the way of an earlier flow log's.
+fn check_path(
     path: &Spanned<AbsolutePath>,
-    files: &mut Vec<(PathBuf, usize)>,
+    is_folder: bool,
+    taken: &mut Vec<Taken>,
     document: &Document<'_>,
 ) -> Result<(), InputError> {
-    let AbsolutePath(file) = path.get_ref();
-    if let Some((_, earlier)) = files.iter().find(|(other, _)| collide(file, other)) {
+    let own = Taken {
+        path: path.get_ref().0.clone(),
+        is_folder,
+        line: document.line(&path.span()),
+    };
+    if let Some(earlier) = taken.iter().find(|earlier| own.collides(earlier)) {
         let clause = format_args!(
-            "allowed is a file of its own for each flow log, and that of line {earlier} is in its way"
+            "allowed is a file or folder of its own for each flow log, and that of line {} is in its way",
+            earlier.line
         );
         return Err(document.refuse(&path.span(), clause));
     }
-    files.push((file.clone(), document.line(&path.span())));
+    taken.push(own);
     Ok(())
 }
 
-/// Whether two flow logs would get in each other's way: one file, or one the other's rotated file, such as `all.log.1`.
-fn collide(one: &Path, other: &Path) -> bool {
-    let is_rotated = |file: &Path, of: &Path| {
-        let extension = file
-            .extension()
-            .and_then(|extension| extension.to_str())
-            .unwrap_or_default();
-        file.with_extension("") == of && extension.starts_with(|first: char| first.is_ascii_digit())
-    };
-    one == other || is_rotated(one, other) || is_rotated(other, one)
+impl Taken {
+    /// Whether two flow logs would get in each other's way: by one path, by a file that is the other's rotated one, such as
+    /// `all.log.1`, or by a file in the other's folder.
+    fn collides(&self, other: &Self) -> bool {
+        let is_in = |one: &Self, other: &Self| {
+            other.is_folder && !one.is_folder && one.path.parent() == Some(&other.path)
+        };
+        let is_rotated = |one: &Self, of: &Self| {
+            let extension = one
+                .path
+                .extension()
+                .and_then(|extension| extension.to_str())
+                .unwrap_or_default();
+            !of.is_folder
+                && one.path.with_extension("") == of.path
+                && extension.starts_with(|first: char| first.is_ascii_digit())
+        };
+        let in_the_way = |one, other| is_in(one, other) || is_rotated(one, other);
+        self.path == other.path || in_the_way(self, other) || in_the_way(other, self)
+    }
 }
 
 impl RawFlowLog {
@@ -215,26 +247,60 @@ impl RawDestination {
             max_size,
             max_files,
         } = self;
+        if let Some(max_size) = &max_size
+            && r#type != DestinationType::File
+        {
+            let clause = "it is allowed with type = \"file\" alone";
+            return Err(document.refuse(&max_size.span(), clause));
+        }
         if r#type == DestinationType::Stdout {
-            let of_a_file = [
+            let of_others = [
                 path.map(|path| path.span()),
-                max_size.map(|size| size.span()),
                 max_files.map(|files| files.span()),
             ];
-            return match of_a_file.into_iter().flatten().next() {
-                Some(span) => {
-                    Err(document.refuse(&span, "it is allowed with type = \"file\" alone"))
-                }
+            let clause = "it is allowed with type = \"file\" and type = \"folder\" alone";
+            return match of_others.into_iter().flatten().next() {
+                Some(span) => Err(document.refuse(&span, clause)),
                 None => Ok(Destination::Stdout),
             };
         }
         let path = path.ok_or_else(|| {
-            document.missing(span, "path", "a destination with type = \"file\" needs it")
+            let clause = format_args!("a destination with type = \"{type}\" needs it");
+            document.missing(span, "path", clause)
         })?;
-        Ok(Destination::File {
-            path: path.into_inner().0,
-            max_size_bytes: max_size.map_or(Size::DEFAULT, Spanned::into_inner).bytes(),
-            max_files: narrow(max_files.map(Spanned::into_inner), DEFAULT_MAX_FILES),
+        let path = path.into_inner().0;
+        Ok(if r#type == DestinationType::Folder {
+            Destination::Folder {
+                path,
+                max_files: files(max_files.as_ref(), FILES_OF_A_FOLDER, document)?,
+            }
+        } else {
+            Destination::File {
+                path,
+                max_size_bytes: max_size
+                    .map_or(DEFAULT_MAX_SIZE_BYTES, |size| size.into_inner().bytes()),
+                max_files: files(max_files.as_ref(), FILES_OF_A_FILE, document)?,
+            }
         })
     }
+}
+
+/// A number of files from 2 to `max`, which fits in `N`.
+fn files<N: TryFrom<i64>>(
+    value: Option<&Spanned<toml::Value>>,
+    (default, max): (N, u64),
+    document: &Document<'_>,
+) -> Result<N, InputError> {
+    let Some(value) = value else {
+        return Ok(default);
+    };
+    value
+        .get_ref()
+        .as_integer()
+        .filter(|number| (2..=max).contains(&number.cast_unsigned()))
+        .and_then(|number| N::try_from(number).ok())
+        .ok_or_else(|| {
+            let clause = format_args!("allowed are whole numbers from 2 to {max}");
+            document.refuse(&value.span(), clause)
+        })
 }

@@ -6,14 +6,19 @@ use flowlog_model::text::WholeNumber;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::values::{AbsolutePath, AnyPath, ListenAddr};
-use super::{AttachMode, CaptureConfig, Config, MetricsConfig, OnExit, Position, flow_logs};
+use super::values::{AbsolutePath, Age, AnyPath, ListenAddr, Size, SocketPath};
+use super::{
+    AttachMode, CaptureConfig, Config, MetricsConfig, OnExit, Position, SpoolConfig, flow_logs,
+};
 
 /// Where pins are unless the configuration says otherwise.
 const DEFAULT_PIN_PATH: &str = "/sys/fs/bpf/flowlog";
 
 /// Where the lock is unless the configuration says otherwise.
 const DEFAULT_LOCK_FILE: &str = "/run/flowlog-agent.lock";
+
+/// Where the status is told unless the configuration says otherwise.
+pub(crate) const DEFAULT_STATUS_SOCKET: &str = "/run/flowlog-agent.sock";
 
 type FlowMapEntries = WholeNumber<64, 16_777_216>;
 
@@ -23,10 +28,13 @@ struct RawConfig {
     inventory: AnyPath,
     pin_path: Option<AbsolutePath>,
     lock_file: Option<AbsolutePath>,
+    status_socket: Option<SocketPath>,
     #[serde(default)]
     on_exit: OnExit,
     #[serde(default)]
     capture: Table<RawCapture>,
+    #[serde(default)]
+    spool: Table<RawSpool>,
     #[serde(default)]
     metrics: Table<RawMetrics>,
     #[serde(default)]
@@ -44,7 +52,16 @@ struct RawCapture {
     flow_map_min_entries: Option<Spanned<FlowMapEntries>>,
     flow_map_max_entries: Option<Spanned<FlowMapEntries>>,
     overflow_ring_kib: Option<WholeNumber<4, 1_048_576>>,
-    max_flows_per_window: Option<WholeNumber<1, 100_000_000>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawSpool {
+    path: Option<AbsolutePath>,
+    /// 1 MiB to 1 TiB.
+    max_size: Option<Size<0x10_0000, 0x100_0000_0000>>,
+    max_age: Option<Age>,
+    max_flows_in_memory: Option<WholeNumber<1024, 16_777_216>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -59,8 +76,10 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, InputError> {
         inventory,
         pin_path,
         lock_file,
+        status_socket,
         on_exit,
         capture,
+        spool,
         metrics,
         flow_log,
     } = document.parse()?;
@@ -68,8 +87,10 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, InputError> {
         inventory: inventory.0,
         pin_path: pin_path.map_or(DEFAULT_PIN_PATH.into(), |path| path.0),
         lock_file: lock_file.map_or(DEFAULT_LOCK_FILE.into(), |path| path.0),
+        status_socket: status_socket.map_or(Some(DEFAULT_STATUS_SOCKET.into()), |socket| socket.0),
         on_exit,
         capture: capture.0.check(&document)?,
+        spool: spool.0.into(),
         metrics: MetricsConfig {
             listen: metrics.0.listen.map(|listen| listen.0),
         },
@@ -111,8 +132,19 @@ impl RawCapture {
             flow_map_min_entries: min.0,
             flow_map_max_entries: max.0,
             overflow_ring_kib: narrow(self.overflow_ring_kib, default.overflow_ring_kib),
-            max_flows_per_window: narrow(self.max_flows_per_window, default.max_flows_per_window),
         })
+    }
+}
+
+impl From<RawSpool> for SpoolConfig {
+    fn from(raw: RawSpool) -> Self {
+        let default = Self::default();
+        Self {
+            path: raw.path.map_or(default.path, |path| path.0),
+            max_size_bytes: raw.max_size.map_or(default.max_size_bytes, Size::bytes),
+            max_age: raw.max_age.map_or(default.max_age, |age| age.0),
+            max_flows_in_memory: narrow(raw.max_flows_in_memory, default.max_flows_in_memory),
+        }
     }
 }
 

@@ -32,6 +32,7 @@ fn defaults() {
         inventory: "inventory.toml".into(),
         pin_path: "/sys/fs/bpf/flowlog".into(),
         lock_file: "/run/flowlog-agent.lock".into(),
+        status_socket: Some("/run/flowlog-agent.sock".into()),
         on_exit: OnExit::Detach,
         capture: CaptureConfig {
             attach: AttachMode::Auto,
@@ -40,7 +41,12 @@ fn defaults() {
             flow_map_min_entries: 65_536,
             flow_map_max_entries: 1_048_576,
             overflow_ring_kib: 4096,
-            max_flows_per_window: 4_000_000,
+        },
+        spool: SpoolConfig {
+            path: "/var/lib/flowlog-agent/spool".into(),
+            max_size_bytes: 1_073_741_824,
+            max_age: Duration::from_secs(604_800),
+            max_flows_in_memory: 262_144,
         },
         metrics: MetricsConfig { listen: None },
         flow_logs: Vec::new(),
@@ -73,9 +79,11 @@ fn defaults() {
 #[test]
 fn every_key() {
     let config = parse(
-        "inventory = '/etc/flowlog/inventory.toml'\npin-path = '/sys/fs/bpf/x'\nlock-file = '/tmp/x.lock'\non-exit = 'stay'\n\
+        "inventory = '/etc/flowlog/inventory.toml'\npin-path = '/sys/fs/bpf/x'\nlock-file = '/tmp/x.lock'\n\
+         status-socket = '/tmp/x.sock'\non-exit = 'stay'\n\
          [capture]\nattach = 'clsact'\nposition = 'last'\nclsact-priority = 65535\nflow-map-min-entries = 64\n\
-         flow-map-max-entries = 64\noverflow-ring-kib = 4\nmax-flows-per-window = 1\n[metrics]\nlisten = '[::1]:9464'\n\
+         flow-map-max-entries = 64\noverflow-ring-kib = 4\n[spool]\npath = '/data/spool'\nmax-size = '1MiB'\nmax-age = '36h'\n\
+         max-flows-in-memory = 1024\n[metrics]\nlisten = '[::1]:9464'\n\
          [[flow-log]]\nname = 'all'\nresource-type = 'VSwitch'\nresource-id = 'vsw-1'\ntraffic-type = 'Drop'\nwindow = '5m'\n\
          status = 'Inactive'\ndescription = 'what was refused'\nformat = 'json'\nfields = ['type', 'region']\n\
          destination = { type = 'file', path = '/var/log//all.log', max-size = '10KiB', max-files = 2 }\n",
@@ -93,9 +101,16 @@ fn every_key() {
         flow_map_min_entries: 64,
         flow_map_max_entries: 64,
         overflow_ring_kib: 4,
-        max_flows_per_window: 1,
     };
     assert_eq!(config.capture, capture);
+    assert_eq!(config.status_socket, Some("/tmp/x.sock".into()));
+    let spool = SpoolConfig {
+        path: "/data/spool".into(),
+        max_size_bytes: 1_048_576,
+        max_age: Duration::from_secs(129_600),
+        max_flows_in_memory: 1024,
+    };
+    assert_eq!(config.spool, spool);
     assert_eq!(config.metrics.listen, "[::1]:9464".parse().ok());
     let [
         FlowLogConfig {
@@ -160,21 +175,53 @@ fn file_destination_has_defaults_and_takes_plain_bytes() {
 }
 
 #[test]
-fn stdout_is_shared_and_files_are_not() {
+fn folder_destination_has_a_default() {
+    let destination = |rest: &str| {
+        let rest = format!("destination = {{ type = 'folder', path = '/a'{rest} }}");
+        parse(&format!("{HEAD}{}", flow_log("all", &rest)))
+            .flow_logs
+            .remove(0)
+            .destination
+    };
+    let folder = |max_files| Destination::Folder {
+        path: "/a".into(),
+        max_files,
+    };
+    assert_eq!(destination(""), folder(10_000));
+    assert_eq!(destination(", max-files = 2"), folder(2));
+    assert_eq!(destination(", max-files = 1_000_000"), folder(1_000_000));
+}
+
+#[test]
+fn stdout_is_shared_and_files_and_folders_are_not() {
     let stdout = "destination.type = 'stdout'";
     parse(&format!(
         "{HEAD}{}{}",
         flow_log("one", stdout),
         flow_log("two", stdout)
     ));
+    // A path that ends with a slash is a folder's.
+    let to = |name: &str, path: &str| match path.strip_suffix('/') {
+        Some(path) => flow_log(
+            name,
+            &format!("destination = {{ type = 'folder', path = '{path}' }}"),
+        ),
+        None => to_file(name, path),
+    };
     let both = |one: &str, two: &str| {
-        let text = format!("{HEAD}{}{}", to_file("one", one), to_file("two", two));
+        let text = format!("{HEAD}{}{}", to("one", one), to("two", two));
         Config::parse(&text, "agent.toml").map_err(|error| error.to_string())
     };
     for (one, two) in [
         ("/a.log", "/b.log"),
         ("/a.log", "/a.log.json"),
         ("/x/a.log", "/y/a.log"),
+        ("/x/", "/y/"),
+        ("/x/", "/x/y/"),
+        ("/x/", "/x/y/a.log"),
+        ("/x/", "/x.log"),
+        ("/x.1", "/x/"),
+        ("/x.1/", "/x/"),
     ] {
         assert!(both(one, two).is_ok(), "{one} {two}");
     }
@@ -183,10 +230,17 @@ fn stdout_is_shared_and_files_are_not() {
         ("/x/a", "/x/./a"),
         ("/a.log", "/a.log.1"),
         ("/a.log.20", "/a.log"),
+        ("/x/", "/x/"),
+        ("/x/", "/x"),
+        ("/x", "/x/"),
+        ("/x/", "/x/a.log"),
+        ("/x/a.log", "/x/"),
+        ("/x", "/x.1/"),
+        ("/x.1/", "/x"),
     ] {
         let said = both(one, two).unwrap_err();
-        let clause =
-            "allowed is a file of its own for each flow log, and that of line 6 is in its way";
+        let two = two.strip_suffix('/').unwrap_or(two);
+        let clause = "allowed is a file or folder of its own for each flow log, and that of line 6 is in its way";
         assert_eq!(said, format!("agent.toml:11: `path` is '{two}': {clause}"));
     }
 }
@@ -225,7 +279,35 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             "lockfile = '/x'".into(),
-            "2: `lockfile` is not known here: allowed are inventory, pin-path, lock-file, on-exit, capture, metrics and flow-log",
+            "2: `lockfile` is not known here: allowed are inventory, pin-path, lock-file, status-socket, on-exit, capture, spool, metrics and flow-log",
+        ),
+        (
+            "status-socket = 'a.sock'".into(),
+            "2: `status-socket` is 'a.sock': allowed is `off`, or an absolute path of at most 107 bytes without `..`, and without `/` at its end",
+        ),
+        (
+            "[spool]\npath = 'spool'".into(),
+            "3: `path` is 'spool': allowed is an absolute path without `..`, and without `/` at its end",
+        ),
+        (
+            "[spool]\nmax-size = '1KiB'".into(),
+            "3: `max-size` is '1KiB': allowed are 1MiB to 1024GiB, as in 100MiB, 1GiB or plain bytes",
+        ),
+        (
+            "[spool]\nmax-age = '30s'".into(),
+            "3: `max-age` is '30s': allowed are 1m to 365d: whole minutes, hours or days, as in 90m, 36h or 7d",
+        ),
+        (
+            "[spool]\nmax-age = 7".into(),
+            "3: `max-age` is 7: allowed are 1m to 365d: whole minutes, hours or days, as in 90m, 36h or 7d",
+        ),
+        (
+            "[spool]\nmax-flows-in-memory = 1023".into(),
+            "3: `max-flows-in-memory` is 1023: allowed are whole numbers from 1024 to 16777216",
+        ),
+        (
+            "[capture]\nmax-flows-per-window = 9".into(),
+            "3: `max-flows-per-window` is not known here: allowed are attach, position, clsact-priority, flow-map-min-entries, flow-map-max-entries and overflow-ring-kib",
         ),
         (
             "[capture]\nattach = 'tc'".into(),
@@ -285,7 +367,7 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             log("fields = ['tcp-flags',\n'srcaddr']"),
-            "8: `fields` is 'srcaddr': allowed are region, tcp-flags and type, for the default fields are there anyway",
+            "8: `fields` is 'srcaddr': allowed are region, tcp-flags, type and batch-id, for the default fields are there anyway",
         ),
         (
             log("fields = ['type', 'type']"),
@@ -305,11 +387,11 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             log("template = '${end'"),
-            "7: `template` is '${end': `${` at character 1 has no `}`: allowed are version, vswitch-id, vm-id, vpc-id, account-id, eni-id, srcaddr, srcport, dstaddr, dstport, protocol, direction, packets, bytes, start, end, log-status, action, region, tcp-flags and type in `${…}`",
+            "7: `template` is '${end': `${` at character 1 has no `}`: allowed are version, vswitch-id, vm-id, vpc-id, account-id, eni-id, srcaddr, srcport, dstaddr, dstport, protocol, direction, packets, bytes, start, end, log-status, action, region, tcp-flags, type and batch-id in `${…}`",
         ),
         (
             destination("type = 'kafka'"),
-            "6: `type` is 'kafka': allowed are stdout and file",
+            "6: `type` is 'kafka': allowed are stdout, file and folder",
         ),
         (
             destination("path = '/a'"),
@@ -321,7 +403,43 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             destination("type = 'stdout', max-files = 3"),
-            "6: `max-files` is 3: it is allowed with type = \"file\" alone",
+            "6: `max-files` is 3: it is allowed with type = \"file\" and type = \"folder\" alone",
+        ),
+        (
+            destination("type = 'folder'"),
+            "6: `path` is missing: a destination with type = \"folder\" needs it",
+        ),
+        (
+            destination("type = 'folder', path = '/a', max-size = '1MiB'"),
+            "6: `max-size` is '1MiB': it is allowed with type = \"file\" alone",
+        ),
+        (
+            destination("type = 'stdout', max-size = '1MiB'"),
+            "6: `max-size` is '1MiB': it is allowed with type = \"file\" alone",
+        ),
+        (
+            destination("type = 'folder', path = 'a'"),
+            "6: `path` is 'a': allowed is an absolute path without `..`, and without `/` at its end",
+        ),
+        (
+            destination("type = 'folder', path = '/a', max-files = 1"),
+            "6: `max-files` is 1: allowed are whole numbers from 2 to 1000000",
+        ),
+        (
+            destination("type = 'folder', path = '/a', max-files = 1_000_001"),
+            "6: `max-files` is 1_000_001: allowed are whole numbers from 2 to 1000000",
+        ),
+        (
+            destination("type = 'folder', path = '/a', max-files = 'many'"),
+            "6: `max-files` is 'many': allowed are whole numbers from 2 to 1000000",
+        ),
+        (
+            destination("type = 'file', path = '/a', max-files = -1"),
+            "6: `max-files` is -1: allowed are whole numbers from 2 to 1000",
+        ),
+        (
+            destination("type = 'file', path = '/a', max-files = 1001"),
+            "6: `max-files` is 1001: allowed are whole numbers from 2 to 1000",
         ),
         (
             destination("type = 'file', path = 'a.log'"),
@@ -329,11 +447,11 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             destination("type = 'file', path = '/a', max-size = '1MB'"),
-            "6: `max-size` is '1MB': allowed are 1KiB to 1024GiB, as in 100MiB, 10KiB, 1GiB or plain bytes",
+            "6: `max-size` is '1MB': allowed are 1KiB to 1024GiB, as in 100MiB, 1GiB or plain bytes",
         ),
         (
             destination("type = 'file', path = '/a', max-size = 1.5"),
-            "6: `max-size` is 1.5: allowed are 1KiB to 1024GiB, as in 100MiB, 10KiB, 1GiB or plain bytes",
+            "6: `max-size` is 1.5: allowed are 1KiB to 1024GiB, as in 100MiB, 1GiB or plain bytes",
         ),
         (
             destination("type = 'file', path = '/a', max-files = 1"),
@@ -372,6 +490,7 @@ fn errors_name_line_key_and_what_is_allowed() {
 fn samples_are_valid() {
     let config = parse(SAMPLE);
     assert_eq!(config.capture, CaptureConfig::default());
+    assert_eq!(config.spool, SpoolConfig::default());
     assert_eq!(config.flow_logs.len(), 2);
     let inventory = Inventory::parse(SAMPLE_INVENTORY, "inventory.toml").unwrap();
     assert_eq!(inventory.entries().len(), 4);

@@ -9,7 +9,7 @@ use rtnetlink::packet_core::{
     Parseable,
 };
 
-use super::device::{Device, DeviceKey, XdpAttachment, XdpMode};
+use super::device::{Device, DeviceCounters, DeviceKey, XdpAttachment, XdpMode};
 use super::namespace::NamespaceId;
 
 /// The length of `struct ifinfomsg`, before the attributes.
@@ -26,6 +26,7 @@ const IFLA_MTU: u16 = 4;
 const IFLA_WIRELESS: u16 = 11;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_STATS64: u16 = 23;
 const IFLA_XDP: u16 = 43;
 const IFLA_INFO_KIND: u16 = 1;
 
@@ -39,10 +40,10 @@ pub(super) struct Place {
 /// What a netlink message says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// There is this device, as described.
-    Link(Device),
-    /// The device of this index is gone.
-    LinkGone(u32),
+    /// There is this device, as described, and this is what it has counted.
+    Link(Device, Option<DeviceCounters>),
+    /// The device of this index is gone, and this is what it has counted.
+    LinkGone(u32, Option<DeviceCounters>),
     /// A dump is over; the error number is 0 if it went well.
     Done { error: i32 },
     /// A request failed, with this (negative) error number; 0 is an acknowledgement.
@@ -116,9 +117,11 @@ fn link(message_type: u16, payload: &[u8], place: &Place) -> Result<Content, Dec
     if header.interface_family != AddressFamily::Unspec {
         return Ok(Content::Other);
     }
+    let attributes = payload.get(LINK_HEADER_BYTES..).unwrap_or_default();
     if message_type == RTM_DELLINK {
-        return Ok(Content::LinkGone(header.index));
+        return Ok(Content::LinkGone(header.index, last_counters(attributes)));
     }
+    let mut counters = None;
     let mut device = Device {
         key: DeviceKey {
             namespace: place.namespace,
@@ -134,7 +137,7 @@ fn link(message_type: u16, payload: &[u8], place: &Place) -> Result<Content, Dec
         mtu: 0,
         xdp_attached: None,
     };
-    for attribute in NlasIterator::new(payload.get(LINK_HEADER_BYTES..).unwrap_or_default()) {
+    for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
         match attribute.kind() {
             // Wireless extensions send their events as links of which nothing else is told
@@ -146,6 +149,7 @@ fn link(message_type: u16, payload: &[u8], place: &Place) -> Result<Content, Dec
             IFLA_IFALIAS => {
                 device.alias = Some(text(attribute.value())).filter(|alias| !alias.is_empty());
             }
+            IFLA_STATS64 => counters = device_counters(attribute.value()),
             IFLA_LINKINFO => device.kind = kind(attribute.value())?,
             IFLA_XDP => device.xdp_attached = xdp(attribute.value())?,
             _ => {}
@@ -154,7 +158,32 @@ fn link(message_type: u16, payload: &[u8], place: &Place) -> Result<Content, Dec
     if device.name.is_empty() || header.index == 0 {
         return Err("a link without a name or an index".into());
     }
-    Ok(Content::Link(device))
+    Ok(Content::Link(device, counters))
+}
+
+/// The counters of a device that is gone. That it is gone is true whatever else the message says.
+fn last_counters(attributes: &[u8]) -> Option<DeviceCounters> {
+    NlasIterator::new(attributes)
+        .map_while(Result::ok)
+        .find(|attribute| attribute.kind() == IFLA_STATS64)
+        .and_then(|attribute| device_counters(attribute.value()))
+}
+
+/// The first fields of a `struct rtnl_link_stats64`, to which kernels add at its end; none if there are fewer.
+fn device_counters(stats: &[u8]) -> Option<DeviceCounters> {
+    let (fields, _) = stats.as_chunks();
+    let mut fields = fields.iter().map(|field| u64::from_ne_bytes(*field));
+    let mut next = || fields.next();
+    Some(DeviceCounters {
+        rx_packets: next()?,
+        tx_packets: next()?,
+        rx_bytes: next()?,
+        tx_bytes: next()?,
+        rx_errors: next()?,
+        tx_errors: next()?,
+        rx_dropped: next()?,
+        tx_dropped: next()?,
+    })
 }
 
 /// A string that may end with a NUL.
@@ -275,6 +304,7 @@ mod tests {
                 attribute(IFLA_IFALIAS, b"eni-1"),
                 attribute(IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, b"veth\0")),
                 attribute(IFLA_XDP, &xdp),
+                attribute(IFLA_STATS64, &stats(25)),
                 attribute(9999, b"from a later kernel"),
             ],
         );
@@ -298,9 +328,40 @@ mod tests {
             }),
         };
         assert!(
-            matches!(&decoded[..], [Ok(Content::Link(device))] if *device == expected),
+            matches!(&decoded[..], [Ok(Content::Link(device, counters))] if *device == expected && *counters == COUNTERS),
             "{decoded:?}"
         );
+    }
+
+    /// A `struct rtnl_link_stats64` with so many fields: 1, 2, 3, …
+    fn stats(fields: u64) -> Vec<u8> {
+        (1..=fields).flat_map(u64::to_ne_bytes).collect()
+    }
+
+    const COUNTERS: Option<DeviceCounters> = Some(DeviceCounters {
+        rx_packets: 1,
+        tx_packets: 2,
+        rx_bytes: 3,
+        tx_bytes: 4,
+        rx_errors: 5,
+        tx_errors: 6,
+        rx_dropped: 7,
+        tx_dropped: 8,
+    });
+
+    #[test]
+    fn a_device_that_is_gone_leaves_its_counters() {
+        for (stats, counters) in [(stats(8), COUNTERS), (stats(7), None)] {
+            let attributes = [
+                attribute(IFLA_IFNAME, b"eni0\0"),
+                attribute(IFLA_STATS64, &stats),
+            ];
+            let decoded = decode(&message(RTM_DELLINK, 0, &attributes));
+            assert!(
+                matches!(&decoded[..], [Ok(Content::LinkGone(42, told))] if *told == counters),
+                "{decoded:?}"
+            );
+        }
     }
 
     #[test]
@@ -315,7 +376,7 @@ mod tests {
                 [
                     Ok(Content::Other),
                     Ok(Content::Other),
-                    Ok(Content::LinkGone(42))
+                    Ok(Content::LinkGone(42, None))
                 ]
             ),
             "{decoded:?}"
@@ -328,7 +389,10 @@ mod tests {
         let short_mtu = message(RTM_NEWLINK, 0, &[attribute(IFLA_MTU, &[1])]);
         let decoded = decode(&[nameless, short_mtu, message(RTM_DELLINK, 0, &[])].concat());
         assert!(
-            matches!(&decoded[..], [Err(_), Err(_), Ok(Content::LinkGone(42))]),
+            matches!(
+                &decoded[..],
+                [Err(_), Err(_), Ok(Content::LinkGone(42, None))]
+            ),
             "{decoded:?}"
         );
     }

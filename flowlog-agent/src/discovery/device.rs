@@ -83,16 +83,61 @@ pub enum XdpMode {
     Other(u8),
 }
 
-/// A change. Events of one namespace come in the order of the changes; between namespaces no order is promised (a device
-/// moved to another namespace may appear there before it vanishes here).
+/// What a device has counted since it was made, as the kernel tells it (`struct rtnl_link_stats64` of `linux/if_link.h`): packets, and
+/// octets of frames as the device counts them. They stay with a device that is moved to another namespace.
+///
+/// They are no part of what a device is: they change all the time, and that is not told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceCounters {
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Octets received.
+    pub rx_bytes: u64,
+    /// Octets sent.
+    pub tx_bytes: u64,
+    /// Packets received that were bad, and are mostly not among `rx_packets`.
+    pub rx_errors: u64,
+    /// Packets that could not be sent for an error, and are not among `tx_packets`.
+    pub tx_errors: u64,
+    /// Packets received for which there was no room further up; whether they are among `rx_packets` too depends on the driver.
+    pub rx_dropped: u64,
+    /// Packets for which the device or its peer had no room, and that are not among `tx_packets`.
+    pub tx_dropped: u64,
+}
+
+impl DeviceCounters {
+    /// The higher of each: counters only grow, so that is the later reading, unless the kernel could not tell the whole any more.
+    #[must_use]
+    pub(super) fn highest(self, other: Self) -> Self {
+        Self {
+            rx_packets: self.rx_packets.max(other.rx_packets),
+            tx_packets: self.tx_packets.max(other.tx_packets),
+            rx_bytes: self.rx_bytes.max(other.rx_bytes),
+            tx_bytes: self.tx_bytes.max(other.tx_bytes),
+            rx_errors: self.rx_errors.max(other.rx_errors),
+            tx_errors: self.tx_errors.max(other.tx_errors),
+            rx_dropped: self.rx_dropped.max(other.rx_dropped),
+            tx_dropped: self.tx_dropped.max(other.tx_dropped),
+        }
+    }
+}
+
+/// A change, with what the device had counted then, as far as it is known: never less than was told or asked before. Events of one
+/// namespace come in the order of the changes; between namespaces no order is promised (a device moved to another namespace may appear
+/// there before it vanishes here).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceEvent {
     /// A device that was not known.
-    Appeared(Device),
+    Appeared(Device, Option<DeviceCounters>),
     /// A known device has another name, address, alias, state, … than before.
-    Changed(Device),
-    /// A known device is gone: deleted, moved to another namespace, or its namespace is gone or no longer wanted.
-    Vanished(DeviceKey),
+    Changed(Device, Option<DeviceCounters>),
+    /// A known device is gone: deleted, moved to another namespace, or its namespace is gone or no longer wanted. The counters are the
+    /// last that are known. The kernel tells them after it has shut the device, so that mostly they are final. They are not if the message
+    /// was lost; nor is what one end of a veth pair has received, unless it uses NAPI: that is counted at the other end, from which it is
+    /// parted first (`veth_dellink` in drivers/net/veth.c), and so it is what it was when it was last told or asked for.
+    Vanished(DeviceKey, Option<DeviceCounters>),
     /// A wanted namespace cannot be watched now. It is tried again, and as soon as there is one of the name; told once per
     /// name and reason.
     NamespaceUnavailable {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
+use std::net::UdpSocket;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
@@ -14,7 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 
-use super::{Device, DeviceEvent, DeviceKey, Discovery, Settings, list_devices};
+use super::{Device, DeviceCounters, DeviceEvent, DeviceKey, Discovery, Settings, list_devices};
 
 /// How long a test waits for anything.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -201,7 +202,7 @@ impl Follower {
     /// Takes one event, checking it.
     pub(super) fn take(&mut self, event: DeviceEvent) -> DeviceEvent {
         match &event {
-            DeviceEvent::Appeared(device) => {
+            DeviceEvent::Appeared(device, _) => {
                 let before = self.devices.insert(device.key, device.clone());
                 assert_eq!(
                     before, None,
@@ -209,14 +210,14 @@ impl Follower {
                     self.told
                 );
             }
-            DeviceEvent::Changed(device) => {
+            DeviceEvent::Changed(device, _) => {
                 let before = self.devices.insert(device.key, device.clone());
                 assert!(
                     before.as_ref().is_some_and(|before| before != device),
                     "no change from {before:?} to {device:?}"
                 );
             }
-            DeviceEvent::Vanished(key) => {
+            DeviceEvent::Vanished(key, _) => {
                 assert!(
                     self.devices.remove(key).is_some(),
                     "{key:?} vanished unknown; told before: {:#?}",
@@ -264,7 +265,7 @@ impl Follower {
             })
             .await
         {
-            DeviceEvent::Appeared(device) => device,
+            DeviceEvent::Appeared(device, _) => device,
             other => panic!("{other:?}"),
         }
     }
@@ -290,19 +291,34 @@ impl Follower {
         key: DeviceKey,
         fits: impl Fn(&Device) -> bool,
     ) -> Device {
-        let wanted = |event: &DeviceEvent| matches!(event, DeviceEvent::Changed(device) if device.key == key && fits(device));
+        let wanted = |event: &DeviceEvent| matches!(event, DeviceEvent::Changed(device, _) if device.key == key && fits(device));
         match self.until(what, wanted).await {
-            DeviceEvent::Changed(device) => device,
+            DeviceEvent::Changed(device, _) => device,
             other => panic!("{other:?}"),
         }
     }
 
-    /// Takes events until the device vanishes.
-    pub(super) async fn vanished(&mut self, key: DeviceKey) {
-        self.until(&format!("{key:?} vanishes"), |event| {
-            *event == DeviceEvent::Vanished(key)
-        })
-        .await;
+    /// Takes events until the device vanishes; gives its last counters.
+    pub(super) async fn vanished(&mut self, key: DeviceKey) -> Option<DeviceCounters> {
+        let what = format!("{key:?} vanishes");
+        let event = self.until(&what, |event| last_counters(event, key).is_some());
+        last_counters(&event.await, key).flatten()
+    }
+
+    /// The last counters of the device, whether it has vanished before or vanishes now.
+    pub(super) async fn vanished_or_told(&mut self, key: DeviceKey) -> Option<DeviceCounters> {
+        let told = self.told.iter().find_map(|event| last_counters(event, key));
+        match told {
+            Some(counters) => counters,
+            None => self.vanished(key).await,
+        }
+    }
+
+    /// Whether it has been told that the device has vanished.
+    pub(super) fn told_vanished(&self, key: DeviceKey) -> bool {
+        self.told
+            .iter()
+            .any(|event| last_counters(event, key).is_some())
     }
 
     /// Takes events until what was told is what a fresh listing finds.
@@ -321,7 +337,41 @@ impl Follower {
     }
 }
 
+/// What is told with the end of a device, if this event is that.
+fn last_counters(event: &DeviceEvent, key: DeviceKey) -> Option<Option<DeviceCounters>> {
+    match event {
+        DeviceEvent::Vanished(gone, counters) if *gone == key => Some(*counters),
+        _ => None,
+    }
+}
+
 fn is_appeared(event: &DeviceEvent, namespace: Option<&str>, name: &str) -> bool {
-    matches!(event, DeviceEvent::Appeared(device)
+    matches!(event, DeviceEvent::Appeared(device, _)
         if device.name == name && device.namespace_name.as_deref() == namespace)
+}
+
+/// A veth pair `eni0` and `peer`, up and without IPv6, in the thread's namespace: nothing crosses it but what a test sends.
+pub(super) fn silent_pair() {
+    for which in ["all", "default"] {
+        // Where the kernel has no IPv6, there is nothing to be switched off.
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"), "1");
+    }
+    // The sending end comes up last: one that comes up without a carrier drops what it is to send until the kernel gets round to it.
+    ip_batch(
+        "link add eni0 type veth peer name peer\naddress add 192.0.2.1/24 dev eni0\n\
+         link set peer up arp off\nlink set eni0 up arp off\n\
+         neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev eni0 nud permanent\n",
+    );
+}
+
+/// Sends datagrams over a [`silent_pair`], each of 1,000 octets of data; gives the octets that each has as a frame.
+pub(super) fn send_datagrams(count: u32) -> u64 {
+    let socket = UdpSocket::bind("192.0.2.1:0").expect("a socket");
+    for _ in 0..count {
+        socket
+            .send_to(&[0; 1000], "192.0.2.2:9")
+            .expect("a datagram sent");
+    }
+    // Ethernet, IPv4 and UDP.
+    14 + 20 + 8 + 1000
 }

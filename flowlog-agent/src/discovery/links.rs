@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use netlink_packet_route::link::LinkMessage;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
@@ -26,8 +26,9 @@ use rtnetlink::packet_core::{
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Sleep, sleep};
 
+use super::counters::CounterSocket;
 use super::decode::{Content, Message, Place, messages};
-use super::device::{Device, DeviceEvent};
+use super::device::{Device, DeviceCounters, DeviceEvent};
 use super::table::DeviceTable;
 use crate::readiness::register;
 
@@ -39,20 +40,42 @@ pub(super) const DATAGRAM_BYTES: usize = 64 * 1024;
 const RETRY_FIRST: Duration = Duration::from_millis(5);
 const RETRY_LONGEST: Duration = Duration::from_secs(1);
 
-/// A socket bound to the link group, in the namespace of the thread that makes it.
-pub(super) fn open_socket(receive_buffer_bytes: usize) -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        flags,
-        SockProtocol::NetlinkRoute,
-    )?;
+/// The sockets of one namespace.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    /// Bound to the link group.
+    links: OwnedFd,
+    counters: CounterSocket,
+}
+
+impl Sockets {
+    /// Opens them in the namespace of the calling thread.
+    pub(super) fn open(receive_buffer_bytes: usize) -> io::Result<Self> {
+        Ok(Self {
+            links: open_link_socket(receive_buffer_bytes)?,
+            counters: CounterSocket::open()?,
+        })
+    }
+}
+
+fn open_link_socket(receive_buffer_bytes: usize) -> io::Result<OwnedFd> {
+    let socket = open_socket()?;
     // Beyond the system's limit where we may; a smaller buffer only means more dumps.
     setsockopt(&socket, sockopt::RcvBufForce, &receive_buffer_bytes)
         .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &receive_buffer_bytes))?;
     bind(socket.as_raw_fd(), &NetlinkAddr::new(0, LINK_GROUP))?;
     Ok(socket)
+}
+
+/// A socket of rtnetlink in the namespace of the calling thread, not blocking and bound to nothing.
+pub(super) fn open_socket() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        flags,
+        SockProtocol::NetlinkRoute,
+    )?)
 }
 
 /// The devices of one namespace, followed.
@@ -63,6 +86,7 @@ pub(super) struct LinkWatch {
     /// The socket's port number, by which replies to our requests are known.
     port: u32,
     table: DeviceTable,
+    counters: CounterSocket,
     sequence: u32,
     /// The dump being read, if any.
     dump: Option<DumpProgress>,
@@ -82,12 +106,14 @@ struct DumpProgress {
 }
 
 impl LinkWatch {
-    /// Follows the namespace that a socket of [`open_socket`] is in. Must be called within an async runtime.
-    pub(super) fn new(socket: OwnedFd, place: Place) -> io::Result<Self> {
-        let port = getsockname::<NetlinkAddr>(socket.as_raw_fd())?.pid();
+    /// Follows the namespace that the sockets are in. Must be called within an async runtime.
+    pub(super) fn new(sockets: Sockets, place: Place) -> io::Result<Self> {
+        let Sockets { links, counters } = sockets;
+        let port = getsockname::<NetlinkAddr>(links.as_raw_fd())?.pid();
         Ok(Self {
             place,
-            socket: register(socket)?,
+            socket: register(links)?,
+            counters,
             port,
             table: DeviceTable::default(),
             sequence: 0,
@@ -115,9 +141,21 @@ impl LinkWatch {
         self.complete_dumps
     }
 
-    /// Ends the watch: the socket is closed, so that it does not keep the namespace alive, and every device vanishes.
-    pub(super) fn close(mut self, events: &mut VecDeque<DeviceEvent>) {
-        self.table.clear(events);
+    /// What the device of an index has counted until now; none if there is no such device any more.
+    pub(super) fn counters(&mut self, index: u32, buffer: &mut [u8]) -> Option<DeviceCounters> {
+        let counters = self.counters.read(index, &self.place, buffer)?;
+        Some(self.table.counted(index, counters))
+    }
+
+    /// Ends the watch: the sockets are closed, so that they do not keep the namespace alive, and every device vanishes.
+    pub(super) fn close(self, buffer: &mut [u8], events: &mut VecDeque<DeviceEvent>) {
+        let Self {
+            mut table,
+            mut counters,
+            place,
+            ..
+        } = self;
+        table.clear(|index| counters.read(index, &place, buffer), events);
     }
 
     /// Reads until there is something to tell, or (pending) nothing to read. Ready only if `events` has grown or a dump
@@ -168,7 +206,7 @@ impl LinkWatch {
             return;
         }
         self.sequence = self.sequence.wrapping_add(1);
-        match send_dump_request(self.socket.get_ref(), self.sequence) {
+        match send_request(self.socket.get_ref(), self.sequence, Wanted::Every) {
             Ok(()) => {
                 self.dump_needed = false;
                 self.dump = Some(DumpProgress::default());
@@ -227,9 +265,9 @@ impl LinkWatch {
             dump.incomplete = true;
         }
         match content {
-            Ok(Content::Link(device)) if reply => self.table.dumped(device),
-            Ok(Content::Link(device)) => self.table.notified(device, events),
-            Ok(Content::LinkGone(index)) => self.table.gone(index, events),
+            Ok(Content::Link(device, counters)) if reply => self.table.dumped(device, counters),
+            Ok(Content::Link(device, counters)) => self.table.notified(device, counters, events),
+            Ok(Content::LinkGone(index, counters)) => self.table.gone(index, counters, events),
             Ok(Content::Done { error } | Content::Error { error }) if reply => {
                 self.finish_dump(error == 0, events);
             }
@@ -255,7 +293,7 @@ impl LinkWatch {
 }
 
 /// Reads one datagram; `None` if it is not from the kernel. A datagram longer than the buffer is cut, and found damaged.
-fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+pub(super) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     let mut parts = [IoSliceMut::new(buffer)];
     let received =
         recvmsg::<NetlinkAddr>(socket.as_raw_fd(), &mut parts, None, MsgFlags::MSG_DONTWAIT)?;
@@ -263,14 +301,24 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     Ok(from_kernel.then_some(received.bytes))
 }
 
-/// Asks for every device, without its counters: nobody here reads them, and they are most of a reply.
-fn send_dump_request(socket: &OwnedFd, sequence: u32) -> io::Result<()> {
+/// Which devices are asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted {
+    Every,
+    /// The one of this index.
+    One(u32),
+}
+
+/// Asks for devices.
+pub(super) fn send_request(socket: &OwnedFd, sequence: u32, wanted: Wanted) -> io::Result<()> {
     let mut link = LinkMessage::default();
-    link.attributes
-        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    header.flags = NLM_F_REQUEST;
     header.sequence_number = sequence;
+    match wanted {
+        Wanted::Every => header.flags |= NLM_F_DUMP,
+        Wanted::One(index) => link.header.index = index,
+    }
     let mut message = NetlinkMessage::new(
         header,
         NetlinkPayload::from(RouteNetlinkMessage::GetLink(link)),

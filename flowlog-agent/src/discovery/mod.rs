@@ -8,6 +8,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `device` | what is known of a device, and the events |
+//! | `counters` | a namespace's second netlink socket: what its devices have counted, when asked |
 //! | `decode` | link messages of rtnetlink → devices |
 //! | `table` | one namespace's devices; turns messages and dumps into events, each told once |
 //! | `links` | one namespace's netlink socket: subscription, dumps, recovery from overruns |
@@ -15,6 +16,7 @@
 //! | `folder` | watches the folder of named namespaces |
 //! | `watcher` | [`Discovery`] itself |
 
+mod counters;
 mod decode;
 mod device;
 mod folder;
@@ -28,6 +30,6 @@ mod lab;
 #[cfg(test)]
 mod tests;
 
-pub use device::{Device, DeviceEvent, DeviceKey, XdpAttachment, XdpMode};
+pub use device::{Device, DeviceCounters, DeviceEvent, DeviceKey, XdpAttachment, XdpMode};
 pub use namespace::{HeldNamespace, NamespaceId, NamespaceRef, in_namespace};
 pub use watcher::{Discovery, DiscoveryError, Listing, Settings, list_devices};

@@ -7,9 +7,12 @@ use nix::unistd::gettid;
 
 use super::lab::{
     Follower, NamedNamespace, OwnFolder, in_time, ip, ip_batch, mount_new_namespace,
-    on_a_host_of_its_own, settings, unique_name,
+    on_a_host_of_its_own, send_datagrams, settings, silent_pair, unique_name,
 };
-use super::{Device, DeviceEvent, NamespaceId, NamespaceRef, Settings, in_namespace, list_devices};
+use super::{
+    Device, DeviceCounters, DeviceEvent, DeviceKey, NamespaceId, NamespaceRef, Settings,
+    in_namespace, list_devices,
+};
 
 #[test]
 fn every_change_of_a_device_is_told() {
@@ -89,11 +92,7 @@ fn leaving_a_bridge_is_not_vanishing() {
         let port = follower.appeared(None, "port").await;
         ip_batch("link set port nomaster\nlink add fence type bridge");
         follower.appeared(None, "fence").await;
-        assert!(
-            !follower.told.contains(&DeviceEvent::Vanished(port.key)),
-            "{:#?}",
-            follower.told
-        );
+        assert!(!follower.told_vanished(port.key), "{:#?}", follower.told);
     });
 }
 
@@ -155,13 +154,9 @@ fn a_namespace_made_and_deleted_later() {
                 *event == DeviceEvent::NamespaceGone { name: name.clone() }
             })
             .await;
-        assert!(
-            follower
-                .told
-                .contains(&DeviceEvent::Vanished(guest_end.key))
-        );
+        assert!(follower.told_vanished(guest_end.key));
         // The host's end lives as long as the namespace: that it vanishes shows that nothing of ours holds the namespace.
-        if !follower.told.contains(&DeviceEvent::Vanished(host_end.key)) {
+        if !follower.told_vanished(host_end.key) {
             follower.vanished(host_end.key).await;
         }
     });
@@ -230,7 +225,7 @@ fn a_burst_larger_than_the_socket_buffer_is_made_good() {
         assert!(follower.discovery.recoveries() > recoveries);
         // The socket is of use again: a single change is told.
         ip("link set v99 name last");
-        let last = |event: &DeviceEvent| matches!(event, DeviceEvent::Changed(device) if device.name == "last");
+        let last = |event: &DeviceEvent| matches!(event, DeviceEvent::Changed(device, _) if device.name == "last");
         follower.until("the change after the burst", last).await;
     });
 }
@@ -245,7 +240,7 @@ fn a_burst_read_while_it_happens_by_cancelled_calls_is_complete() {
             + "link add fence type bridge\n";
         // The thread inherits this one's namespace.
         let making = thread::spawn(move || ip_batch(&lines));
-        let is_fence = |event: &DeviceEvent| matches!(event, DeviceEvent::Appeared(device) if device.name == "fence");
+        let is_fence = |event: &DeviceEvent| matches!(event, DeviceEvent::Appeared(device, _) if device.name == "fence");
         let burst = async {
             loop {
                 let event = tokio::select! {
@@ -391,5 +386,104 @@ fn code_runs_inside_the_namespace_of_a_device() {
             id: here,
         };
         assert!(in_namespace(&nowhere, || ()).is_err());
+    });
+}
+
+/// What the sending end of a pair has counted after so many packets of so many octets, and what the other has.
+fn counted(packets: u64, packet_bytes: u64) -> [Option<DeviceCounters>; 2] {
+    let bytes = packets * packet_bytes;
+    let sent = DeviceCounters {
+        tx_packets: packets,
+        tx_bytes: bytes,
+        ..DeviceCounters::default()
+    };
+    let received = DeviceCounters {
+        rx_packets: packets,
+        rx_bytes: bytes,
+        ..DeviceCounters::default()
+    };
+    [Some(sent), Some(received)]
+}
+
+#[test]
+fn what_devices_count_is_known_to_the_packet_until_their_end() {
+    on_a_host_of_its_own(async || {
+        let mut follower = Follower::start(settings([])).await;
+        silent_pair();
+        let keys = [
+            follower.appeared_or_known(None, "eni0").await.key,
+            follower.appeared_or_known(None, "peer").await.key,
+        ];
+        let nobody = DeviceKey {
+            index: u32::MAX >> 1,
+            ..keys[0]
+        };
+        let asked = |follower: &mut Follower| {
+            let counters = follower.discovery.counters([keys[0], nobody, keys[1]]);
+            assert!(!counters.contains_key(&nobody));
+            keys.map(|key| counters.get(&key).copied())
+        };
+        assert_eq!(asked(&mut follower), counted(0, 0));
+        let octets = send_datagrams(100);
+        assert_eq!(asked(&mut follower), counted(100, octets));
+
+        // With a change, and to a discovery that starts now.
+        ip("link set eni0 name renamed");
+        let renamed = follower.until(
+            "renamed",
+            |event| matches!(event, DeviceEvent::Changed(device, _) if device.name == "renamed"),
+        );
+        let DeviceEvent::Changed(_, told) = renamed.await else {
+            panic!("not a change");
+        };
+        assert_eq!(told, counted(100, octets)[0]);
+        let mut late = Follower::start(settings([])).await;
+        late.appeared_or_known(None, "peer").await;
+        let told = late.told.iter().find_map(|event| match event {
+            DeviceEvent::Appeared(device, counters) if device.key == keys[1] => Some(*counters),
+            _ => None,
+        });
+        assert_eq!(told, Some(counted(100, octets)[1]));
+
+        // What one end has received is not known after the end, unless it was asked for.
+        send_datagrams(23);
+        assert_eq!(asked(&mut follower), counted(123, octets));
+        ip("link del renamed");
+        for (key, last) in keys.into_iter().zip(counted(123, octets)) {
+            assert_eq!(follower.vanished_or_told(key).await, last);
+        }
+        assert_eq!(
+            late.vanished_or_told(keys[0]).await,
+            counted(123, octets)[0]
+        );
+        let received = late.vanished_or_told(keys[1]).await.unwrap().rx_packets;
+        assert!((100..=123).contains(&received), "{received}");
+        assert_eq!(asked(&mut follower), [None, None]);
+    });
+}
+
+#[test]
+fn counters_stay_with_a_device_that_moves_and_are_told_when_its_namespace_goes() {
+    on_a_host_of_its_own(async || {
+        let there = NamedNamespace::new();
+        let mut follower = Follower::start(settings([there.name.as_str()])).await;
+        silent_pair();
+        let here = follower.appeared_or_known(None, "eni0").await.key;
+        let octets = send_datagrams(7);
+        ip(&format!("link set eni0 netns {}", there.name));
+        assert_eq!(follower.vanished_or_told(here).await, counted(7, octets)[0]);
+        let moved = follower
+            .appeared_or_known(Some(&there.name), "eni0")
+            .await
+            .key;
+        let counters = follower.discovery.counters([here, moved]);
+        assert_eq!(counters.get(&here), None);
+        assert_eq!(counters.get(&moved).copied(), counted(7, octets)[0]);
+        drop(there);
+        assert_eq!(
+            follower.vanished_or_told(moved).await,
+            counted(7, octets)[0]
+        );
+        assert_eq!(follower.discovery.counters([moved]).len(), 0);
     });
 }

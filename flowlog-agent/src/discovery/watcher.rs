@@ -1,7 +1,7 @@
 //! [`Discovery`]: the devices of the host's namespace and of named ones.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -14,9 +14,9 @@ use tokio::runtime::Handle;
 use tokio::time::{Sleep, sleep};
 
 use super::decode::Place;
-use super::device::{Device, DeviceEvent};
+use super::device::{Device, DeviceCounters, DeviceEvent, DeviceKey};
 use super::folder::{FolderChange, FolderWatch};
-use super::links::{DATAGRAM_BYTES, LinkWatch, open_socket};
+use super::links::{DATAGRAM_BYTES, LinkWatch, Sockets};
 use super::namespace::{NamespaceId, OpenError, OpenNamespace};
 
 /// How long to wait before a namespace that could not be watched is tried again: the first time, and at most. Between
@@ -124,7 +124,7 @@ impl Discovery {
         })?;
         let host = NamespaceId::of_this_thread().and_then(|namespace| {
             LinkWatch::new(
-                open_socket(receive_buffer_bytes)?,
+                Sockets::open(receive_buffer_bytes)?,
                 Place {
                     namespace,
                     name: None,
@@ -157,7 +157,7 @@ impl Discovery {
         for name in unwanted {
             self.to_look_at.remove(&name);
             if let Some(Named::Watched(watch)) = self.named.remove(&name) {
-                watch.close(&mut self.pending);
+                watch.close(&mut self.buffer, &mut self.pending);
             }
         }
         for name in wanted {
@@ -178,6 +178,46 @@ impl Discovery {
         self.host
             .devices()
             .chain(self.watches().flat_map(|(_, watch)| watch.devices()))
+    }
+
+    /// What devices have counted until now. Those that are gone, or whose namespace is not watched, are left out.
+    ///
+    /// This asks the kernel, device by device, and returns when it has answered: some ten microseconds for each, and longer only while
+    /// somebody else changes the network configuration, which the kernel does under the same lock.
+    pub fn counters(
+        &mut self,
+        keys: impl IntoIterator<Item = DeviceKey>,
+    ) -> HashMap<DeviceKey, DeviceCounters> {
+        let Self {
+            host,
+            named,
+            buffer,
+            ..
+        } = self;
+        let mut watches: HashMap<NamespaceId, &mut LinkWatch> =
+            HashMap::from([(host.place().namespace, host)]);
+        watches.extend(named.values_mut().filter_map(|named| match named {
+            Named::Watched(watch) => Some((watch.place().namespace, &mut **watch)),
+            Named::Waiting(_) => None,
+        }));
+        let counters = |key: DeviceKey| {
+            let watch = watches.get_mut(&key.namespace)?;
+            Some((key, watch.counters(key.index, buffer)?))
+        };
+        keys.into_iter().filter_map(counters).collect()
+    }
+
+    /// Whether every device that was there at the start has been told of, as far as its namespace can be watched.
+    #[must_use]
+    pub fn has_told_all(&self) -> bool {
+        let named = |named: &Named| match named {
+            Named::Watched(watch) => watch.complete_dumps() > 0,
+            Named::Waiting(waiting) => waiting.reason.is_some(),
+        };
+        self.pending.is_empty()
+            && self.to_look_at.is_empty()
+            && self.host.complete_dumps() > 0
+            && self.named.values().all(named)
     }
 
     /// How often the devices of a namespace had to be read anew because messages were lost.
@@ -291,7 +331,7 @@ impl Discovery {
             ..Waiting::default()
         });
         if let Some(Named::Watched(watch)) = self.named.insert(name.to_owned(), waiting) {
-            watch.close(&mut self.pending);
+            watch.close(&mut self.buffer, &mut self.pending);
             self.pending.push_back(DeviceEvent::NamespaceGone {
                 name: name.to_owned(),
             });
@@ -311,15 +351,15 @@ impl Discovery {
                 other: other.to_owned(),
             });
         }
-        let socket = open
-            .enter(|| open_socket(self.receive_buffer_bytes))
+        let sockets = open
+            .enter(|| Sockets::open(self.receive_buffer_bytes))
             .map_err(Unavailable::Enter)?;
         let place = Place {
             namespace,
             name: Some(name.to_owned()),
         };
-        socket
-            .and_then(|socket| LinkWatch::new(socket, place))
+        sockets
+            .and_then(|sockets| LinkWatch::new(sockets, place))
             .map_err(Unavailable::Socket)
     }
 

@@ -1,57 +1,87 @@
 //! Records as lines, in chunks.
 use std::io;
 
-use flowlog_model::{format::Format, record::Record};
+use flowlog_model::{field::Field, flow_log::FlowLog, format::Format, record::Record};
 
-use super::SinkWriter;
+use super::{
+    Written,
+    delivery::{Batches, Delivery},
+};
 
 /// Octets that are gathered before they are written.
 const CHUNK: usize = 64 * 1024;
 
+/// Writes chunks of whole lines.
+pub(super) type WriteLines<'w> = dyn FnMut(&[u8]) -> io::Result<()> + 'w;
+
+/// Writes the window's records as lines.
+pub(super) fn write(
+    delivery: &dyn Delivery,
+    flow_log: &FlowLog,
+    format: &Format,
+    write_lines: &mut WriteLines<'_>,
+) -> io::Result<Written> {
+    let mut lines = LineWriter {
+        format,
+        batches: format
+            .fields()
+            .any(|field| field == Field::BatchId)
+            .then(|| Batches::new(flow_log, delivery.identity())),
+        write_lines,
+        buffer: Vec::with_capacity(CHUNK + 1024),
+        written: Written::default(),
+        result: Ok(()),
+    };
+    let rendered = delivery.render(flow_log, &mut |record| lines.write(record));
+    lines.finish(rendered)
+}
+
 /// Renders records and writes them chunk by chunk; each chunk ends with a line.
-pub(super) struct LineWriter<'w> {
+struct LineWriter<'w> {
     format: &'w Format,
-    writer: &'w mut SinkWriter,
+    /// If records are to name their batch.
+    batches: Option<Batches>,
+    write_lines: &'w mut WriteLines<'w>,
     buffer: Vec<u8>,
-    records: u64,
+    written: Written,
     result: io::Result<()>,
 }
 
-impl<'w> LineWriter<'w> {
-    pub(super) fn new(format: &'w Format, writer: &'w mut SinkWriter) -> Self {
-        Self {
-            format,
-            writer,
-            buffer: Vec::with_capacity(CHUNK + 1024),
-            records: 0,
-            result: Ok(()),
-        }
-    }
-
+impl LineWriter<'_> {
     /// Adds a record. After an error, the others are let go.
-    pub(super) fn write(&mut self, record: &Record<'_>) {
+    fn write(&mut self, record: &Record<'_>) {
         if self.result.is_err() {
             return;
         }
-        self.format.write(record, &mut self.buffer);
-        self.records += 1;
+        match &mut self.batches {
+            None => self.format.write(record, &mut self.buffer),
+            Some(batches) => {
+                let batch_id = Some(batches.of_next());
+                let record = Record {
+                    batch_id,
+                    ..*record
+                };
+                self.format.write(&record, &mut self.buffer);
+            }
+        }
+        self.written.records += 1;
         if self.buffer.len() >= CHUNK {
             self.write_chunk();
         }
     }
 
-    /// Writes what is left; gives the number of records.
-    pub(super) fn finish(mut self) -> io::Result<u64> {
-        if self.result.is_ok() {
+    /// Writes what is left, if all was rendered.
+    fn finish(mut self, rendered: io::Result<()>) -> io::Result<Written> {
+        if self.result.is_ok() && rendered.is_ok() && !self.buffer.is_empty() {
             self.write_chunk();
         }
-        self.result?;
-        self.writer.flush()?;
-        Ok(self.records)
+        self.result.and(rendered)?;
+        Ok(self.written)
     }
 
     fn write_chunk(&mut self) {
-        self.result = self.writer.write_lines(&self.buffer);
+        self.result = (self.write_lines)(&self.buffer);
+        self.written.bytes += self.buffer.len() as u64;
         self.buffer.clear();
     }
 }

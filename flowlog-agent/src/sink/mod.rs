@@ -1,33 +1,47 @@
-//! Sinks: where records go. Each destination has a thread of its own, so that a slow one holds up neither the capture nor the others.
+//! Sinks: where records go. Each destination has a thread of its own, so that one that is slow or dead holds up neither the capture
+//! nor the others. A flow log's windows are delivered one after another, each until it is complete; then its cursor is stored.
+//!
+//! | destination | a crash in a delivery | a failure in a delivery |
+//! |---|---|---|
+//! | standard output | the window is delivered again from its beginning; `batch-id` tells a reader what it has already | it goes on where it stopped |
+//! | file | what there was of the window is taken away, and it is delivered again | likewise |
+//! | folder | the window's file was not there yet, or is replaced by itself | likewise |
+mod attempts;
+mod cursor;
+mod delivery;
+mod disk;
 mod file;
+mod folder;
 mod lines;
+mod stdout;
+mod stored;
 mod table;
+mod worker;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
     io,
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        atomic::{AtomicU64, Ordering},
+        mpsc,
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
+use backon::ExponentialBuilder;
 use flowlog_model::{flow_log::FlowLog, format::Format};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::{config::Destination, route, store::ClosedWindow};
-use file::RotatingFile;
-use lines::LineWriter;
-
-/// Windows that may wait for one sink. When they are this many, the agent waits for the sink, and the kernel counts on meanwhile.
-const MAX_WAITING_WINDOWS: usize = 16;
-
-/// Time between attempts to write on after an error.
-const RETRY: Duration = Duration::from_secs(1);
+use crate::config::Destination;
+use attempts::{Closing, PAUSES};
+pub(crate) use cursor::CursorStore;
+pub(crate) use delivery::Delivery;
+pub(crate) use stored::{StoredCursors, StoredDelivery};
+use worker::{Device, Job, Worker};
 
 /// How records are shown.
 #[derive(Clone, Debug)]
@@ -49,23 +63,47 @@ pub struct Output {
     pub destination: Destination,
 }
 
+/// What was written of a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Records.
+    pub records: u64,
+    /// Octets of their lines.
+    pub bytes: u64,
+}
+
 /// What a sink tells the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SinkEvent {
-    /// Records of a window are written.
-    Written {
+    /// A window is delivered, and the cursor behind it is stored.
+    Delivered {
         /// Name of the flow log.
         flow_log: String,
-        /// Records.
-        records: u64,
+        /// Number of the window.
+        window: u64,
+        /// What was written; nothing if it had been delivered before.
+        written: Written,
+    },
+    /// An attempt to deliver a window has failed.
+    Failed {
+        /// Name of the flow log.
+        flow_log: String,
+        /// Why.
+        error: String,
+        /// Attempts that have failed since the last one that has not.
+        attempts: u32,
+        /// Time until the next.
+        pause: Duration,
+    },
+    /// A window can never be read; it is passed over.
+    Unreadable {
+        /// Number of the window.
+        window: u64,
+        /// Why.
+        error: String,
     },
     /// Nobody reads standard output any more.
     StdoutClosed,
-}
-
-struct Batch {
-    output: Arc<Output>,
-    window: Arc<ClosedWindow>,
 }
 
 /// What identifies a destination.
@@ -73,81 +111,147 @@ struct Batch {
 enum Target {
     Stdout,
     File(PathBuf),
+    Folder(PathBuf),
 }
 
 struct Sink {
-    queue: SyncSender<Batch>,
+    /// As many windows may wait in it as the spool has.
+    queue: mpsc::Sender<Job>,
     thread: JoinHandle<()>,
 }
 
 /// The sinks of all flow logs.
 pub(crate) struct Sinks {
     sinks: HashMap<Target, Sink>,
+    /// Windows that were given and are not delivered, by flow log.
+    left: BTreeMap<String, Arc<AtomicU64>>,
+    cursors: Arc<dyn CursorStore>,
     events: UnboundedSender<SinkEvent>,
-    closing: Arc<AtomicBool>,
+    closing: Arc<Closing>,
+    pauses: ExponentialBuilder,
+    /// Every thread has a copy, which goes with the thread.
+    running: mpsc::Sender<Infallible>,
+    ended: mpsc::Receiver<Infallible>,
 }
 
 impl Sinks {
     /// No sinks yet; each is opened with its first window.
     #[must_use]
-    pub(crate) fn new(events: UnboundedSender<SinkEvent>) -> Self {
+    pub(crate) fn new(events: UnboundedSender<SinkEvent>, cursors: Arc<dyn CursorStore>) -> Self {
+        let (running, ended) = mpsc::channel();
         Self {
             sinks: HashMap::new(),
+            left: BTreeMap::new(),
+            cursors,
             events,
-            closing: Arc::new(AtomicBool::new(false)),
+            closing: Arc::default(),
+            pauses: PAUSES,
+            running,
+            ended,
         }
     }
 
-    /// Gives a closed window to the sink of an output.
+    /// Gives a closed window to the sink of an output, after those of the same flow log that are to be delivered before it.
+    ///
+    /// A flow log must keep its destination for as long as its windows wait: where that changes, close the sinks, and give new ones
+    /// what is left.
     ///
     /// # Errors
     ///
     /// If a thread cannot be started.
-    pub(crate) fn write(
+    pub(crate) fn deliver(
         &mut self,
         output: &Arc<Output>,
-        window: &Arc<ClosedWindow>,
+        delivery: Arc<dyn Delivery>,
     ) -> io::Result<()> {
-        let sink = match self.sinks.entry(target(&output.destination)) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                let sink = open(
-                    entry.key(),
-                    &output.destination,
-                    self.events.clone(),
-                    Arc::clone(&self.closing),
-                )?;
-                entry.insert(sink)
-            }
-        };
-        let batch = Batch {
+        let target = target(&output.destination);
+        if !self.sinks.contains_key(&target) {
+            self.start(target.clone(), Device::open(&output.destination)?)?;
+        }
+        let left = self
+            .left
+            .entry(output.flow_log.name.as_str().to_owned())
+            .or_default();
+        left.fetch_add(1, Ordering::Relaxed);
+        let job = Job {
             output: Arc::clone(output),
-            window: Arc::clone(window),
+            delivery,
+            left: Arc::clone(left),
         };
-        match sink.queue.try_send(batch) {
-            Ok(()) => {}
-            Err(TrySendError::Full(batch)) => {
-                tracing::warn!(
-                    flow_log = output.flow_log.name.as_str(),
-                    "its sink is {MAX_WAITING_WINDOWS} windows behind: waiting for it"
-                );
-                let _ = sink.queue.send(batch);
-            }
-            // The sink has said why it ended.
-            Err(TrySendError::Disconnected(_)) => {}
+        if let Some(sink) = self.sinks.get(&target) {
+            // A sink that has ended has said why.
+            let _ = sink.queue.send(job);
         }
         Ok(())
     }
 
-    /// Waits until all that was given is written. What a sink cannot write now is reported and given up.
-    pub(crate) fn close(self) {
-        self.closing.store(true, Ordering::Relaxed);
-        for (target, Sink { queue, thread }) in self.sinks {
-            drop(queue);
-            if thread.join().is_err() {
+    fn start(&mut self, target: Target, device: Device) -> io::Result<()> {
+        let (queue, jobs) = mpsc::channel();
+        let worker = Worker {
+            device,
+            cursors: Arc::clone(&self.cursors),
+            events: self.events.clone(),
+            closing: Arc::clone(&self.closing),
+            pauses: self.pauses,
+        };
+        let name = match target {
+            Target::Stdout => "sink-stdout",
+            Target::File(_) => "sink-file",
+            Target::Folder(_) => "sink-folder",
+        };
+        let running = self.running.clone();
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                worker.run(&jobs);
+                drop(running);
+            })?;
+        self.sinks.insert(target, Sink { queue, thread });
+        Ok(())
+    }
+
+    /// Waits until all that was given is delivered, or has failed once more, but no longer than `patience`. Says how many windows
+    /// of which flow logs are left, and gives them. A thread that waits for its destination even then writes no more than what it is just
+    /// writing.
+    pub(crate) fn close(self, patience: Duration) -> BTreeMap<String, u64> {
+        let Self {
+            sinks,
+            left,
+            closing,
+            running,
+            ended,
+            ..
+        } = self;
+        closing.begin();
+        let threads: Vec<(Target, JoinHandle<()>)> = sinks
+            .into_iter()
+            .map(|(target, Sink { thread, .. })| (target, thread))
+            .collect();
+        drop(running);
+        let all_ended = ended.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Disconnected);
+        closing.end();
+        for (target, thread) in threads {
+            if !all_ended && !thread.is_finished() {
+                tracing::warn!(
+                    ?target,
+                    "it takes too long: it is not waited for any longer"
+                );
+            } else if thread.join().is_err() {
                 tracing::error!(?target, "the sink's thread has panicked");
             }
         }
+        let left: BTreeMap<String, u64> = left
+            .into_iter()
+            .map(|(flow_log, left)| (flow_log, left.load(Ordering::Relaxed)))
+            .filter(|(_, left)| *left > 0)
+            .collect();
+        for (flow_log, windows) in &left {
+            tracing::warn!(
+                flow_log,
+                "{windows} of its windows are left for the agent's next start"
+            );
+        }
+        left
     }
 }
 
@@ -155,128 +259,6 @@ fn target(destination: &Destination) -> Target {
     match destination {
         Destination::Stdout => Target::Stdout,
         Destination::File { path, .. } => Target::File(path.clone()),
-    }
-}
-
-fn open(
-    target: &Target,
-    destination: &Destination,
-    events: UnboundedSender<SinkEvent>,
-    closing: Arc<AtomicBool>,
-) -> io::Result<Sink> {
-    let (queue, batches) = sync_channel(MAX_WAITING_WINDOWS);
-    let mut writer = SinkWriter {
-        device: match destination {
-            Destination::Stdout => Device::Stdout,
-            Destination::File {
-                path,
-                max_size_bytes,
-                max_files,
-            } => Device::File(RotatingFile::new(path.clone(), *max_size_bytes, *max_files)),
-        },
-        closing,
-    };
-    let name = match target {
-        Target::Stdout => "sink-stdout",
-        Target::File(_) => "sink-file",
-    };
-    let thread = std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || write_all(&batches, &mut writer, &events))?;
-    Ok(Sink { queue, thread })
-}
-
-fn write_all(
-    batches: &Receiver<Batch>,
-    writer: &mut SinkWriter,
-    events: &UnboundedSender<SinkEvent>,
-) {
-    while let Ok(batch) = batches.recv() {
-        let flow_log = &batch.output.flow_log;
-        let written = match &batch.output.rendering {
-            Rendering::Lines(format) => {
-                let mut lines = LineWriter::new(format, writer);
-                route::records(&batch.window, flow_log, |record| lines.write(record));
-                lines.finish()
-            }
-            Rendering::Table => table::write(&batch.window, flow_log, writer),
-        };
-        match written {
-            Ok(records) => {
-                let flow_log = flow_log.name.as_str().to_owned();
-                let _ = events.send(SinkEvent::Written { flow_log, records });
-            }
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                let _ = events.send(SinkEvent::StdoutClosed);
-                return;
-            }
-            Err(error) => {
-                let name = flow_log.name.as_str();
-                tracing::error!(flow_log = name, %error, "its records of the window that began at {} are not all written", batch.window.window.start);
-            }
-        }
-    }
-}
-
-enum Device {
-    Stdout,
-    File(RotatingFile),
-}
-
-/// Writes whole lines, and tries again after an error, from where it stopped, for as long as the agent runs.
-struct SinkWriter {
-    device: Device,
-    closing: Arc<AtomicBool>,
-}
-
-impl SinkWriter {
-    /// Writes `lines`, which end with a line's end.
-    fn write_lines(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.retrying(|device| match device {
-            Device::Stdout => Ok(()),
-            Device::File(file) => file.make_room_for(lines.len() as u64),
-        })?;
-        let mut rest = lines;
-        while !rest.is_empty() {
-            let written = self.retrying(|device| match device {
-                Device::Stdout => io::Write::write(&mut io::stdout().lock(), rest),
-                Device::File(file) => file.write(rest),
-            })?;
-            rest = rest.get(written..).unwrap_or_default();
-        }
-        Ok(())
-    }
-
-    /// Shows what was written to those who wait for it.
-    fn flush(&mut self) -> io::Result<()> {
-        match &mut self.device {
-            Device::Stdout => io::Write::flush(&mut io::stdout().lock()),
-            Device::File(_) => Ok(()),
-        }
-    }
-
-    fn retrying<T>(
-        &mut self,
-        mut attempt: impl FnMut(&mut Device) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let mut told = false;
-        loop {
-            match attempt(&mut self.device) {
-                Ok(value) => return Ok(value),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error)
-                    if error.kind() == io::ErrorKind::BrokenPipe
-                        || self.closing.load(Ordering::Relaxed) =>
-                {
-                    return Err(error);
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::error!(%error, "cannot write records; trying again every {RETRY:?}");
-                    }
-                    std::thread::sleep(RETRY);
-                }
-            }
-        }
+        Destination::Folder { path, .. } => Target::Folder(path.clone()),
     }
 }

@@ -13,8 +13,8 @@ use flowlog_model::{
     record::{Action, Direction, FlowTuple, LogStatus, Record},
 };
 
-use super::SinkWriter;
-use crate::{route, store::ClosedWindow};
+use super::{Written, delivery::Delivery, lines::WriteLines};
+use crate::report::grouped;
 
 /// Rows that are shown of a window; the others are added up in one line.
 const MAX_ROWS: usize = 60;
@@ -83,19 +83,17 @@ struct View {
     cut: Sum,
 }
 
-/// Writes the window's records as a table; gives their number.
+/// Writes the window's records as a table.
 pub(super) fn write(
-    window: &ClosedWindow,
+    delivery: &dyn Delivery,
     flow_log: &FlowLog,
-    writer: &mut SinkWriter,
-) -> io::Result<u64> {
+    write_lines: &mut WriteLines<'_>,
+) -> io::Result<Written> {
     let mut view = View::default();
-    route::records(window, flow_log, |record| view.add(record));
+    delivery.render(flow_log, &mut |record| view.add(record))?;
     view.order();
-    let (start, end) = (
-        clock_time(window.window.start),
-        clock_time(window.window.end),
-    );
+    let label = delivery.label();
+    let (start, end) = (clock_time(label.start), clock_time(label.end));
     let title = format!(
         "── {} · {start} to {end} UTC · {} {} ",
         flow_log.name.as_str(),
@@ -106,9 +104,12 @@ pub(super) fn write(
             "records"
         }
     );
-    writer.write_lines(view.render(&title).as_bytes())?;
-    writer.flush()?;
-    Ok(view.records)
+    let text = view.render(&title);
+    write_lines(text.as_bytes())?;
+    Ok(Written {
+        records: view.records,
+        bytes: text.len() as u64,
+    })
 }
 
 impl View {
@@ -378,19 +379,6 @@ fn shortened(text: &str, longest: usize) -> String {
         .chain(['…'])
         .chain(text.chars().skip(length - tail))
         .collect()
-}
-
-/// With a comma before every three digits.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Names that people know; the others are numbers as in IANA's registry.

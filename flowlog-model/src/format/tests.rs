@@ -36,6 +36,7 @@ fn ok(eni: &Eni) -> Record<'_> {
         log_status: LogStatus::Ok,
         action: Some(Action::Accept),
         tcp_flags: Some(18),
+        batch_id: None,
     }
 }
 
@@ -94,7 +95,7 @@ fn text_without_data() {
     };
     assert_eq!(
         line(&Format::text(&all_fields()), &no_data(&eni)),
-        "1 vsw-1 - vpc-1 123456789010 eni-1235b8ca123456789 - - - - - - - - 1431280876 1431280934 NODATA - - - -\n"
+        "1 vsw-1 - vpc-1 123456789010 eni-1235b8ca123456789 - - - - - - - - 1431280876 1431280934 NODATA - - - - -\n"
     );
 }
 
@@ -102,7 +103,7 @@ fn text_without_data() {
 fn text_of_what_was_skipped() {
     assert_eq!(
         line(&Format::text(&all_fields()), &skip_data(&eni())),
-        "1 vsw-1 i-1 vpc-1 123456789010 eni-1235b8ca123456789 - - - - - out 7 700 1431280876 1431280934 SKIPDATA - - - -\n"
+        "1 vsw-1 i-1 vpc-1 123456789010 eni-1235b8ca123456789 - - - - - out 7 700 1431280876 1431280934 SKIPDATA - - - - -\n"
     );
 }
 
@@ -112,9 +113,13 @@ fn text_of_extended_fields() {
         region: Some("eu-1".into()),
         ..eni()
     };
+    let record = Record {
+        batch_id: Some("all-9f-600-7-0"),
+        ..ok(&eni)
+    };
     assert_eq!(
-        line(&Format::text(&EXTENDED_FIELDS), &ok(&eni)),
-        "eu-1 18 IPv4\n"
+        line(&Format::text(&EXTENDED_FIELDS), &record),
+        "eu-1 18 IPv4 all-9f-600-7-0\n"
     );
     let v6 = Ipv6Addr::LOCALHOST;
     let flow = ok(&eni).flow.map(|flow| FlowTuple {
@@ -164,7 +169,7 @@ fn json_has_types_and_order() {
         "{\"version\":1,\"vswitch-id\":\"vsw-1\",\"vm-id\":\"i-1\",\"vpc-id\":\"vpc-1\",\"account-id\":\"123456789010\",\
          \"eni-id\":\"eni-1235b8ca123456789\",\"srcaddr\":\"10.0.0.1\",\"srcport\":53870,\"dstaddr\":\"10.0.0.2\",\"dstport\":80,\
          \"protocol\":6,\"direction\":\"in\",\"packets\":10,\"bytes\":18446744073709551615,\"start\":1431280876,\
-         \"end\":1431280934,\"log-status\":\"OK\",\"action\":\"ACCEPT\",\"region\":null,\"tcp-flags\":18,\"type\":\"IPv4\"}\n"
+         \"end\":1431280934,\"log-status\":\"OK\",\"action\":\"ACCEPT\",\"region\":null,\"tcp-flags\":18,\"type\":\"IPv4\",\"batch-id\":null}\n"
     );
 }
 
@@ -197,7 +202,8 @@ fn json_parses_back() {
             "action",
             "region",
             "tcp-flags",
-            "type"
+            "type",
+            "batch-id"
         ]
     );
 }
@@ -288,6 +294,7 @@ impl Rest {
             tcp_flags,
         } = self;
         Record {
+            batch_id: None,
             eni,
             flow,
             direction,

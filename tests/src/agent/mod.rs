@@ -33,18 +33,26 @@
 //! Each agent has a folder of its own with configuration and inventory, a lock file and a pin path of its own, so that several
 //! run side by side. When an [`AgentProcess`] is dropped, its process is ended, and folder and pins are removed.
 
+mod crossed;
+mod files;
 mod output;
 mod pins;
 mod plan;
+mod proc;
 mod process;
 mod record;
 mod scrape;
+mod waits;
 
+pub use crossed::Crossed;
+pub use files::{records_of, rotated};
 pub use flowlog_agent::config::{AttachMode, OnExit};
 pub use flowlog_model::flow_log::TrafficType;
 pub use flowlog_model::inventory::{Hook, Side};
 pub use output::LogMark;
-pub use plan::{AgentPlan, DestinationPlan, EniPlan, FlowLogPlan, MatchPlan, OutputForm, Resource};
+pub use plan::{
+    AgentPlan, DestinationPlan, EniPlan, FlowLogPlan, HAS_SPOOL, MatchPlan, OutputForm, Resource,
+};
 pub use process::{AgentProcess, Outcome, PATIENCE};
 pub use record::{
     Action, Direction, IpType, LogStatus, Record, Volume, VolumeByEni, conserved, volume, volumes,

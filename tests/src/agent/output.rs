@@ -1,7 +1,6 @@
 //! What an agent writes, read by threads while it runs.
 use std::{
     io::{BufRead as _, BufReader, Read},
-    ops::Range,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -17,7 +16,7 @@ pub struct LogMark(usize);
 /// All that was read.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
-    /// Records from standard output, if it is JSON.
+    /// Records from standard output.
     pub(super) records: Vec<Record>,
     /// Lines of standard output that are not records.
     pub(super) lines: Vec<String>,
@@ -25,6 +24,8 @@ pub(super) struct Heard {
     pub(super) log: Vec<String>,
     /// Streams that have not ended.
     open: u8,
+    /// Standard output is not read.
+    stdout_held: bool,
 }
 
 impl Heard {
@@ -49,6 +50,13 @@ impl Shared {
         change(&mut self.lock());
         self.changed.notify_all();
     }
+
+    fn wait_for_release(&self) {
+        let released = self
+            .changed
+            .wait_while(self.lock(), |heard| heard.stdout_held);
+        drop(released.unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 /// The output of one process.
@@ -59,18 +67,22 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Reads both streams to their ends. Lines of standard output are taken for records if `json`.
+    /// Reads both streams to their ends; standard output not before [`Self::release_stdout`] if it is `held`.
     pub(super) fn read(
         stdout: impl Read + Send + 'static,
         stderr: impl Read + Send + 'static,
-        json: bool,
+        held: bool,
     ) -> Self {
         let shared = Arc::new(Shared::default());
-        shared.lock().open = 2;
+        shared.change(|heard| {
+            heard.open = 2;
+            heard.stdout_held = held;
+        });
         let (out, err) = (Arc::clone(&shared), Arc::clone(&shared));
         let threads = vec![
             thread::spawn(move || {
-                read_batches(stdout, |lines| take_stdout(&out, lines, json));
+                out.wait_for_release();
+                read_batches(stdout, |lines| take_stdout(&out, lines));
                 out.change(|heard| heard.open -= 1);
             }),
             thread::spawn(move || {
@@ -81,6 +93,11 @@ impl Output {
             }),
         ];
         Self { shared, threads }
+    }
+
+    /// Has standard output read, if it was held.
+    pub(super) fn release_stdout(&self) {
+        self.shared.change(|heard| heard.stdout_held = false);
     }
 
     /// Looks at what was read so far.
@@ -131,20 +148,6 @@ impl Output {
         }
     }
 
-    /// Like [`Self::wait`], for records: `enough` is given each record once, in batches of new ones.
-    pub(super) fn wait_for_new_records(
-        &self,
-        what: &str,
-        limit: Duration,
-        mut enough: impl FnMut(&[Record]) -> bool,
-    ) -> Result<()> {
-        let mut seen: Range<usize> = 0..0;
-        self.wait(what, limit, |heard| {
-            seen = seen.end..heard.records.len();
-            enough(heard.records.get(seen.clone()).unwrap_or_default()).then_some(())
-        })
-    }
-
     /// Waits until both streams have ended; false if they have not within `limit`.
     pub(super) fn wait_for_end(&self, limit: Duration) -> bool {
         let heard = self
@@ -166,11 +169,11 @@ impl Output {
     }
 }
 
-fn take_stdout(shared: &Shared, lines: Vec<String>, json: bool) {
+fn take_stdout(shared: &Shared, lines: Vec<String>) {
     let (mut records, mut others) = (Vec::new(), Vec::new());
     for line in lines {
         match serde_json::from_str(&line) {
-            Ok(record) if json => records.push(record),
+            Ok(record) => records.push(record),
             _ => others.push(line),
         }
     }

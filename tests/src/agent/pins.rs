@@ -34,9 +34,16 @@ impl PinPath {
     }
 }
 
+impl PinPath {
+    /// Removes all that is there.
+    pub(super) fn remove(&self) {
+        remove(&self.0);
+    }
+}
+
 impl Drop for PinPath {
     fn drop(&mut self) {
-        remove(&self.0);
+        self.remove();
     }
 }
 

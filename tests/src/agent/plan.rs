@@ -1,7 +1,8 @@
 //! What an agent is to do: its configuration, its inventory and its command line.
 use std::{
+    collections::BTreeMap,
     fmt::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use flowlog_agent::config::{AttachMode, OnExit};
@@ -11,6 +12,9 @@ use flowlog_model::{
 };
 
 use crate::lab::{EndPlan, Mac, Namespace};
+
+/// Whether the agent has a spool and a status socket. Without, it refuses their keys, and the tests of them are skipped.
+pub const HAS_SPOOL: bool = true;
 
 /// VSwitch, VPC and account of an ENI for which no other is named.
 const VSWITCH: &str = "vsw-test";
@@ -53,6 +57,10 @@ pub struct AgentPlan {
     pub capture: String,
     /// `on-exit`.
     pub on_exit: OnExit,
+    /// `spool.path`; none for the folder `spool` in the agent's own.
+    pub spool_path: Option<PathBuf>,
+    /// More lines of `[spool]`.
+    pub spool: String,
     /// `metrics.listen`: an address in the network namespace in which the agent is.
     pub metrics: Option<String>,
     /// More tables of the configuration, at its end.
@@ -65,6 +73,10 @@ pub struct AgentPlan {
     pub output: Option<OutputForm>,
     /// The namespace that the agent takes for the host's; none for that of the test.
     pub namespace: Option<Namespace>,
+    /// Environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// Nobody reads standard output before [`AgentProcess::release_stdout`](super::AgentProcess::release_stdout).
+    pub stdout_held: bool,
 }
 
 impl Default for AgentPlan {
@@ -83,6 +95,10 @@ impl Default for AgentPlan {
             windows: None,
             output: Some(OutputForm::Json),
             namespace: None,
+            spool_path: None,
+            spool: String::new(),
+            environment: BTreeMap::new(),
+            stdout_held: false,
         }
     }
 }
@@ -97,8 +113,8 @@ impl AgentPlan {
         }
     }
 
-    /// The configuration's text. `place` are the lines that say where inventory, pins and lock are.
-    pub(super) fn config(&self, place: &str) -> String {
+    /// The configuration's text. `place` are the lines that say where inventory, pins and lock are, and `spool` is the spool's folder.
+    pub(super) fn config(&self, place: &str, spool: &Path) -> String {
         let mut text = place.to_owned();
         let mut line = |arguments: fmt::Arguments<'_>| {
             // Writing to a String always succeeds.
@@ -116,6 +132,10 @@ impl AgentPlan {
             ));
         }
         line(format_args!("{}", self.capture));
+        if HAS_SPOOL || self.spool_path.is_some() || !self.spool.is_empty() {
+            let more = &self.spool;
+            line(format_args!("\n[spool]\npath = {spool:?}\n{more}"));
+        }
         if let Some(listen) = &self.metrics {
             line(format_args!("\n[metrics]\nlisten = {listen:?}"));
         }

@@ -1,29 +1,39 @@
 //! The agent as a process.
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
-    time::Duration,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::{Id, WaitPidFlag, waitid},
+    },
     unistd::Pid,
 };
 use tempfile::TempDir;
 
 use super::{
-    AgentPlan, Direction, EniPlan, OutputForm, Record,
-    output::{Heard, LogMark, Output},
+    AgentPlan, EniPlan, HAS_SPOOL, Record,
+    output::{Heard, Output},
     pins::PinPath,
-    plan,
+    plan, proc,
 };
 use crate::{Error, Result};
 
 /// How long anything is awaited of an agent.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A window of this length, in seconds, or more is meant to outlast its test.
+const LONG_WINDOW_SECONDS: u64 = 3600;
+/// What is to be left of such a window when the agent starts: longer than any test takes on a slow machine.
+const LEAST_LEFT: Duration = Duration::from_secs(90);
 
 /// How long an agent that is dropped may take to end by itself.
 const DROP_PATIENCE: Duration = Duration::from_secs(10);
@@ -32,7 +42,7 @@ const DROP_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Outcome {
     /// The records it wrote to standard output, if these are JSON.
     pub records: Vec<Record>,
-    /// The lines of standard output that are not records; always empty with JSON.
+    /// The lines of standard output that are not such records.
     pub lines: Vec<String>,
     /// All it wrote to standard error.
     pub stderr: String,
@@ -50,9 +60,9 @@ pub struct AgentProcess {
 }
 
 #[derive(Debug)]
-struct Running {
+pub(super) struct Running {
     child: Child,
-    output: Output,
+    pub(super) output: Output,
 }
 
 /// Where an agent has its files.
@@ -65,6 +75,8 @@ struct Place {
 impl AgentProcess {
     /// Writes configuration and inventory into a new folder, and starts `binary` on them. That it runs does not mean that it
     /// captures: see [`Self::wait_until_captured`].
+    ///
+    /// Windows of an hour or more are for tests that have one window: if one would end within 90 s, its end is waited for first.
     ///
     /// # Errors
     /// If a file cannot be written or the program cannot be started. A program that ends at once is no error here.
@@ -82,7 +94,10 @@ impl AgentProcess {
             place: Arc::new(place),
         };
         agent.replace_inventory(plan.enis.clone())?;
-        agent.write_config(&plan.config(&agent.place.lines()))?;
+        agent.write_config(&agent.config_of(plan))?;
+        if let Some(seconds) = plan.window_seconds.filter(|&s| s >= LONG_WINDOW_SECONDS) {
+            await_room(seconds);
+        }
         agent.restart()?;
         Ok(agent)
     }
@@ -116,6 +131,7 @@ impl AgentProcess {
             .arg(self.config_path())
             .args(self.plan.arguments())
             .env("FLOWLOG_LOG", "info")
+            .envs(&self.plan.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -129,10 +145,80 @@ impl AgentProcess {
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(Error::Invalid("the agent has no output".to_owned()));
         };
-        let json = self.plan.output == Some(OutputForm::Json);
-        let output = Output::read(stdout, stderr, json);
+        let output = Output::read(stdout, stderr, self.plan.stdout_held);
         self.running = Some(Running { child, output });
         Ok(())
+    }
+
+    /// Has the next [`Self::restart`] start another program.
+    pub fn run_as(&mut self, binary: impl AsRef<Path>) {
+        binary.as_ref().clone_into(&mut self.binary);
+    }
+
+    /// Gives the next [`Self::restart`] this environment variable, or none of this name.
+    pub fn set_environment(&mut self, name: &str, value: Option<String>) {
+        match value {
+            Some(value) => self.plan.environment.insert(name.to_owned(), value),
+            None => self.plan.environment.remove(name),
+        };
+    }
+
+    /// Has the next [`Self::restart`] do this at failpoints, as in `drain-committed:3=kill`; none for nothing.
+    pub fn set_failpoint(&mut self, points: Option<&str>) {
+        self.set_environment("FLOWLOG_FAILPOINT", points.map(str::to_owned));
+    }
+
+    /// Begins to read standard output, where the plan had it held.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn release_stdout(&self) -> Result<()> {
+        self.running()?.output.release_stdout();
+        Ok(())
+    }
+
+    /// Removes its pins, and with them all that the kernel counts, as a reboot does. Only after it has ended.
+    ///
+    /// # Errors
+    /// If it still runs.
+    pub fn lose_pins(&self) -> Result<()> {
+        if self.running.is_some() {
+            return Err(Error::Invalid("the agent still runs".to_owned()));
+        }
+        self.place.pins.remove();
+        Ok(())
+    }
+
+    /// What `flowlog-agent status --output json` tells of it.
+    ///
+    /// # Errors
+    /// If it fails, or tells something else than JSON.
+    pub fn status(&self) -> Result<serde_json::Value> {
+        let output = Command::new(&self.binary)
+            .args(["status", "--output", "json", "--config"])
+            .arg(self.config_path())
+            .output()
+            .map_err(Error::system("run flowlog-agent status"))?;
+        serde_json::from_slice(&output.stdout).map_err(|error| Error::Command {
+            command: "flowlog-agent status --output json".to_owned(),
+            stderr: format!("{error}: {}", String::from_utf8_lossy(&output.stderr)),
+        })
+    }
+
+    /// The most memory that it has had resident at once, in KiB.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn peak_memory_kib(&self) -> Result<u64> {
+        proc::peak_memory_kib(self.pid()?)
+    }
+
+    /// Tags of the BPF programs that it holds, by themselves or by a link: the kernel makes them of a program's instructions.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn program_tags(&self) -> Result<BTreeSet<String>> {
+        proc::program_tags(self.pid()?)
     }
 
     /// Its process id.
@@ -161,6 +247,17 @@ impl AgentProcess {
         self.place.folder.path()
     }
 
+    /// Its spool.
+    #[must_use]
+    pub fn spool_path(&self) -> PathBuf {
+        self.spool_of(&self.plan)
+    }
+
+    fn spool_of(&self, plan: &AgentPlan) -> PathBuf {
+        let own = || self.folder().join("spool");
+        plan.spool_path.clone().unwrap_or_else(own)
+    }
+
     /// The folder on the BPF file system that it makes its pins in.
     #[must_use]
     pub fn pin_path(&self) -> &Path {
@@ -170,7 +267,7 @@ impl AgentProcess {
     /// The configuration as the plan has it, to be changed and written with [`Self::write_config`].
     #[must_use]
     pub fn config_of(&self, plan: &AgentPlan) -> String {
-        plan.config(&self.place.lines())
+        plan.config(&self.place.lines(), &self.spool_of(plan))
     }
 
     /// Puts another text in the configuration's place, in one step. The agent reads it at SIGHUP.
@@ -198,106 +295,6 @@ impl AgentProcess {
         replace(&self.inventory_path(), text)
     }
 
-    /// Waits until the agent has said of each ENI that it captures it, and not since that it does no longer.
-    ///
-    /// # Errors
-    /// If that takes longer than [`PATIENCE`], or the agent ends.
-    pub fn wait_until_captured(&self, enis: &[&str]) -> Result<()> {
-        self.wait_for_capture(enis, true)
-    }
-
-    /// Waits until the agent captures none of these ENIs.
-    ///
-    /// # Errors
-    /// As [`Self::wait_until_captured`].
-    pub fn wait_until_released(&self, enis: &[&str]) -> Result<()> {
-        self.wait_for_capture(enis, false)
-    }
-
-    fn wait_for_capture(&self, enis: &[&str], wanted: bool) -> Result<()> {
-        let what = format!("capture of {enis:?} = {wanted}");
-        self.running()?.output.wait(&what, PATIENCE, |heard| {
-            enis.iter()
-                .all(|eni| is_captured(&heard.log, eni) == wanted)
-                .then_some(())
-        })
-    }
-
-    /// The end of what the agent has said so far.
-    ///
-    /// # Errors
-    /// If it has ended.
-    pub fn log_mark(&self) -> Result<LogMark> {
-        Ok(self.running()?.output.mark())
-    }
-
-    /// Waits for a line on standard error, after `mark`, that contains `text`, and returns it.
-    ///
-    /// # Errors
-    /// If there is none within [`PATIENCE`], or the agent ends.
-    pub fn wait_for_log(&self, mark: LogMark, text: &str) -> Result<String> {
-        let what = format!("a line with {text:?}");
-        self.running()?.output.wait(&what, PATIENCE, |heard| {
-            let mut lines = heard.since(mark).iter();
-            lines.find(|line| line.contains(text)).cloned()
-        })
-    }
-
-    /// The records so far.
-    ///
-    /// # Errors
-    /// If it has ended: [`Outcome`] has them then.
-    pub fn records_so_far(&self) -> Result<Vec<Record>> {
-        Ok(self.running()?.output.look(|heard| heard.records.clone()))
-    }
-
-    /// Waits until `enough` says so of all records so far. It is asked whenever there are new ones: with very many records take
-    /// [`Self::wait_for_new_records`].
-    ///
-    /// # Errors
-    /// If that takes longer than `limit`, or the agent ends.
-    pub fn wait_for_records(
-        &self,
-        limit: Duration,
-        mut enough: impl FnMut(&[Record]) -> bool,
-    ) -> Result<()> {
-        self.running()?
-            .output
-            .wait("what is awaited of the records", limit, |heard| {
-                enough(&heard.records).then_some(())
-            })
-    }
-
-    /// Waits until `enough` says so. It is given each record once, in batches of new ones.
-    ///
-    /// # Errors
-    /// If that takes longer than `limit`, or the agent ends.
-    pub fn wait_for_new_records(
-        &self,
-        limit: Duration,
-        enough: impl FnMut(&[Record]) -> bool,
-    ) -> Result<()> {
-        self.running()?
-            .output
-            .wait_for_new_records("what is awaited of the records", limit, enough)
-    }
-
-    /// Waits until at least so many packets of an ENI and direction are in records, of any status.
-    ///
-    /// # Errors
-    /// As [`Self::wait_for_records`], with [`PATIENCE`].
-    pub fn wait_for_packets(&self, eni: &str, direction: Direction, packets: u64) -> Result<()> {
-        let mut sum = 0;
-        self.running()?.output.wait_for_new_records(
-            &format!("{packets} packets of {eni} {direction:?}"),
-            PATIENCE,
-            |records| {
-                sum += super::volume(records, eni, direction).packets;
-                sum >= packets
-            },
-        )
-    }
-
     /// Sends a signal.
     ///
     /// # Errors
@@ -305,6 +302,24 @@ impl AgentProcess {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         send(&self.running()?.child, signal)
             .map_err(Error::system(format!("send {signal} to the agent")))
+    }
+
+    /// Runs `body` while the agent is stopped (SIGSTOP): it drains nothing then, and the kernel counts on.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn paused<T>(&self, body: impl FnOnce() -> T) -> Result<T> {
+        let child = &self.running()?.child;
+        let pause = || {
+            send(child, Signal::SIGSTOP)?;
+            // It stops a moment after the signal. Neither is its end taken away from who waits for that.
+            let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            waitid(Id::Pid(pid(child)), flags)
+        };
+        pause().map_err(Error::system("pause the agent"))?;
+        let result = body();
+        self.signal(Signal::SIGCONT)?;
+        Ok(result)
     }
 
     /// Ends the agent by SIGTERM: it closes and writes the open window.
@@ -331,6 +346,7 @@ impl AgentProcess {
     /// If it does not within [`PATIENCE`]; it is killed then.
     pub fn wait(&mut self) -> Result<Outcome> {
         let mut running = self.running.take().ok_or_else(ended)?;
+        running.output.release_stdout();
         let status =
             wait_for_end(&mut running, PATIENCE).map_err(Error::system("await the agent's end"))?;
         let Heard {
@@ -353,7 +369,7 @@ impl AgentProcess {
         }
     }
 
-    fn running(&self) -> Result<&Running> {
+    pub(super) fn running(&self) -> Result<&Running> {
         self.running.as_ref().ok_or_else(ended)
     }
 }
@@ -361,12 +377,13 @@ impl AgentProcess {
 impl Drop for AgentProcess {
     fn drop(&mut self) {
         if let Some(mut running) = self.running.take() {
+            running.output.release_stdout();
             let _ = send(&running.child, Signal::SIGTERM);
             if !matches!(wait_for_end(&mut running, DROP_PATIENCE), Ok(Some(_))) {
                 eprintln!("the agent did not end within {DROP_PATIENCE:?} and was killed");
             }
             let log = running.output.finish().log;
-            if std::thread::panicking() {
+            if thread::panicking() {
                 eprintln!("standard error of the agent:\n{}", log.join("\n"));
             }
         }
@@ -390,10 +407,16 @@ impl Outcome {
 impl Place {
     /// The lines of the configuration that say where things are.
     fn lines(&self) -> String {
+        let own = |name: &str| self.folder.path().join(name);
+        let status = if HAS_SPOOL {
+            format!("status-socket = {:?}\n", own("agent.sock"))
+        } else {
+            String::new()
+        };
         format!(
-            "inventory = \"inventory.toml\"\npin-path = {:?}\nlock-file = {:?}\n",
+            "inventory = \"inventory.toml\"\npin-path = {:?}\nlock-file = {:?}\n{status}",
             self.pins.path(),
-            self.folder.path().join("agent.lock")
+            own("agent.lock")
         )
     }
 }
@@ -404,7 +427,22 @@ fn ended() -> Error {
 
 /// A child that was not waited for keeps its id, so the signal reaches no other.
 fn send(child: &Child, signal: Signal) -> nix::Result<()> {
-    kill(Pid::from_raw(child.id().cast_signed()), signal)
+    kill(pid(child), signal)
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed())
+}
+
+/// Waits until more than [`LEAST_LEFT`] is left of the window of this length that is open by the wall clock.
+fn await_room(window_seconds: u64) {
+    let wall = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let left = Duration::from_secs(window_seconds - wall.as_secs() % window_seconds);
+    if left < LEAST_LEFT {
+        thread::sleep(left);
+    }
 }
 
 /// Waits for the end; none, and the process killed, if it does not come within `limit`.
@@ -416,24 +454,6 @@ fn wait_for_end(running: &mut Running, limit: Duration) -> io::Result<Option<Exi
     }
     let status = running.child.wait()?;
     Ok(in_time.then_some(status))
-}
-
-/// Whether the last word on the ENI is that it is captured. The lines are those of `capture.rs` of the agent.
-fn is_captured(log: &[String], eni: &str) -> bool {
-    let name = format!("eni=\"{eni}\"");
-    log.iter()
-        .rev()
-        .filter(|line| line.contains(&name))
-        .find_map(|line| {
-            if line.contains(" captured: ingress by ") {
-                Some(true)
-            } else if line.contains("no longer captured") {
-                Some(false)
-            } else {
-                None
-            }
-        })
-        .unwrap_or(false)
 }
 
 fn replace(path: &Path, text: &str) -> Result<()> {

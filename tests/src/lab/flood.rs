@@ -1,5 +1,6 @@
 //! Many small UDP packets, fast and exactly counted.
 
+use std::ops::Range;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::flows::FlowChoice;
+use super::sender::Backlog;
 use super::{
     DeviceStats, Distribution, Family, FrameSender, MAX_FLOWS, Mac, NOBODY_MAC, Namespace,
     device_stats, flow_tuple,
@@ -19,14 +21,18 @@ const UDP: usize = 8;
 /// So that the datagram's length, IPv6 header included, fits in 16 bits.
 const MAX_PAYLOAD: u16 = u16::MAX - 48;
 const MAX_THREADS: usize = 64;
+/// How long a flood may go on until enough was sent.
+const FLOOD_LIMIT: Duration = Duration::from_secs(60);
 
 /// What [`udp_flood`] is to send.
 #[derive(Clone, Debug)]
 pub struct FloodPlan {
-    /// Packets in all.
+    /// Packets in all, or in each pass of [`udp_flood_until`].
     pub packets: u64,
     /// Flows they are spread over, 1 to [`MAX_FLOWS`].
     pub flows: u32,
+    /// Number of the first of them, as in [`flow_tuple`].
+    pub first_flow: u32,
     /// Threads that send, each on a CPU of its own while there are enough. Every thread sends packets of every flow.
     pub threads: usize,
     /// Octets of UDP payload in each packet.
@@ -49,6 +55,7 @@ impl Default for FloodPlan {
         Self {
             packets: 1_000_000,
             flows: 100_000,
+            first_flow: 0,
             threads: 2,
             payload_bytes: 18,
             distribution: Distribution::Even,
@@ -60,7 +67,7 @@ impl Default for FloodPlan {
     }
 }
 
-/// What [`udp_flood`] sent.
+/// What [`udp_flood`] sent. The sum of two floods of as many flows is what both sent.
 #[derive(Clone, Debug)]
 pub struct Sent {
     /// Packets that the kernel accepted.
@@ -69,7 +76,7 @@ pub struct Sent {
     pub bytes: u64,
     /// Octets of each IP datagram; all are equal.
     pub datagram_bytes: u64,
-    /// Packets of each flow, by the flow's index as in [`flow_tuple`].
+    /// Packets of each flow, from the plan's first one on.
     pub per_flow: Vec<u64>,
     /// Attempts that the device refused for want of room, as [`FrameSender::refused`].
     pub refused: u64,
@@ -87,7 +94,21 @@ impl Sent {
     }
 }
 
-/// Sends `plan` out of `device` in `namespace` and returns when all of it has left.
+impl std::ops::AddAssign for Sent {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        for (sum, count) in self.per_flow.iter_mut().zip(&other.per_flow) {
+            *sum += count;
+        }
+        self.refused += other.refused;
+        self.device += other.device;
+        self.elapsed += other.elapsed;
+    }
+}
+
+/// Sends `plan` out of `device` in `namespace` and returns when all of it has left, and, on a veth pair that does not poll (for XDP,
+/// or to merge), has passed the other end's ingress.
 ///
 /// Frame k belongs to the flow that the plan's distribution gives it and carries that flow's addresses and ports (see
 /// [`flow_tuple`]); payload octets are 0. The IPv4 header's checksum is right; UDP's is 0: in IPv4 "none", in IPv6 not allowed to
@@ -96,12 +117,30 @@ impl Sent {
 /// # Errors
 /// If the plan is out of bounds, the device is missing, or it stays full; see [`FrameSender::send`].
 pub fn udp_flood(namespace: &Namespace, device: &str, plan: &FloodPlan) -> Result<Sent> {
+    udp_flood_until(namespace, device, plan, || true)
+}
+
+/// Sends `plan` as [`udp_flood`] does, again and again without a pause, until `enough` says so. Each thread asks it after its share.
+///
+/// # Errors
+/// As [`udp_flood`]; and if it is not enough after 60 s.
+pub fn udp_flood_until(
+    namespace: &Namespace,
+    device: &str,
+    plan: &FloodPlan,
+    enough: impl Fn() -> bool + Sync,
+) -> Result<Sent> {
     check(plan)?;
     let choice = FlowChoice::new(plan.distribution, plan.flows, plan.seed);
     let template = Template::new(plan);
     let cpus = allowed_cpus()?;
-    let senders: Vec<FrameSender> = (0..plan.threads)
-        .map(|_| FrameSender::open(namespace, device))
+    let senders: Vec<(FrameSender, Backlog)> = (0..plan.threads)
+        .map(|_| {
+            Ok((
+                FrameSender::open(namespace, device)?,
+                Backlog::of(namespace)?,
+            ))
+        })
         .collect::<Result<_>>()?;
     let before = device_stats(namespace, device)?;
     let ready = Barrier::new(plan.threads + 1);
@@ -109,14 +148,23 @@ pub fn udp_flood(namespace: &Namespace, device: &str, plan: &FloodPlan) -> Resul
     let (shares, elapsed) = thread::scope(|scope| {
         let threads: Vec<_> = (0_u64..)
             .zip(senders)
-            .map(|(number, sender)| {
+            .map(|(number, (sender, backlog))| {
                 let cpu = cpus[number as usize % cpus.len()];
-                let bounds = share(plan, number)..share(plan, number + 1);
-                let (choice, template, ready) = (&choice, template.clone(), &ready);
+                let mut share = Share {
+                    packets: first_of(plan, number)..first_of(plan, number + 1),
+                    sender,
+                    template: template.clone(),
+                    first_flow: plan.first_flow,
+                    per_flow: vec![0; plan.flows as usize],
+                };
+                let (choice, ready, enough) = (&choice, &ready, &enough);
                 scope.spawn(move || {
                     let pinned = pin(cpu);
                     ready.wait();
-                    pinned.and_then(|()| send_share(sender, template, choice, bounds, plan.flows))
+                    pinned?;
+                    share.send_until(choice, enough)?;
+                    backlog.wait()?;
+                    Ok(share)
                 })
             })
             .collect();
@@ -144,8 +192,9 @@ pub fn udp_flood(namespace: &Namespace, device: &str, plan: &FloodPlan) -> Resul
 }
 
 fn check(plan: &FloodPlan) -> Result<()> {
-    let broken = if plan.flows == 0 || plan.flows > MAX_FLOWS {
-        format!("flows = {}: 1 to {MAX_FLOWS} are allowed", plan.flows)
+    let room = MAX_FLOWS.saturating_sub(plan.first_flow);
+    let broken = if plan.flows == 0 || plan.flows > room {
+        format!("flows = {}: 1 to {room} are allowed", plan.flows)
     } else if plan.threads == 0 || plan.threads > MAX_THREADS {
         format!("threads = {}: 1 to {MAX_THREADS} are allowed", plan.threads)
     } else if plan.payload_bytes > MAX_PAYLOAD {
@@ -160,34 +209,45 @@ fn check(plan: &FloodPlan) -> Result<()> {
 }
 
 /// The first packet of thread `number`'s share.
-fn share(plan: &FloodPlan, number: u64) -> u64 {
+fn first_of(plan: &FloodPlan, number: u64) -> u64 {
     // Through u128, so that no number of packets overflows.
     (u128::from(plan.packets) * u128::from(number) / plan.threads as u128) as u64
 }
 
-/// What one thread did.
+/// What one thread sends, and how much of each flow it has sent.
 struct Share {
+    packets: Range<u64>,
+    first_flow: u32,
+    sender: FrameSender,
+    template: Template,
     per_flow: Vec<u64>,
-    refused: u64,
 }
 
-fn send_share(
-    mut sender: FrameSender,
-    mut template: Template,
-    choice: &FlowChoice,
-    packets: std::ops::Range<u64>,
-    flows: u32,
-) -> Result<Share> {
-    let mut per_flow = vec![0_u64; flows as usize];
-    for packet in packets {
-        let flow = choice.flow_of(packet);
-        sender.send(template.of_flow(flow))?;
-        per_flow[flow as usize] += 1;
+impl Share {
+    fn send_until(&mut self, choice: &FlowChoice, enough: impl Fn() -> bool) -> Result<()> {
+        let deadline = Instant::now() + FLOOD_LIMIT;
+        loop {
+            self.send(choice)?;
+            if enough() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::Invalid(format!(
+                    "the flood is not enough after {FLOOD_LIMIT:?}"
+                )));
+            }
+        }
     }
-    Ok(Share {
-        per_flow,
-        refused: sender.refused(),
-    })
+
+    fn send(&mut self, choice: &FlowChoice) -> Result<()> {
+        for packet in self.packets.clone() {
+            let flow = choice.flow_of(packet);
+            let frame = self.template.of_flow(self.first_flow + flow);
+            self.sender.send(frame)?;
+            self.per_flow[flow as usize] += 1;
+        }
+        Ok(())
+    }
 }
 
 fn total(
@@ -204,7 +264,7 @@ fn total(
         }
     }
     let packets: u64 = per_flow.iter().sum();
-    let refused = shares.iter().map(|share| share.refused).sum();
+    let refused = shares.iter().map(|share| share.sender.refused()).sum();
     Sent {
         packets,
         bytes: packets * datagram_bytes,

@@ -2,26 +2,30 @@
 //!
 //! All of it needs root and runs in namespaces that the lab makes itself: see [`skip_unless_root`].
 
+mod background;
 mod flood;
 mod flows;
 pub mod namespace;
 mod offload;
 mod sender;
 mod stats;
+mod tmpfs;
 pub mod traffic;
 mod veth;
 mod zipf;
 
 use std::{fs::OpenOptions, io::Write as _};
 
-pub use flood::{FloodPlan, Sent, udp_flood};
+pub use background::beside;
+pub use flood::{FloodPlan, Sent, udp_flood, udp_flood_until};
 pub use flows::{Distribution, Family, FlowTuple, MAX_FLOWS, NOBODY_MAC, flow_tuple};
 pub use namespace::{Namespace, Process};
 pub use offload::{Offload, set_offload};
 pub use sender::FrameSender;
 pub use stats::{DeviceStats, device_stats};
+pub use tmpfs::TmpFs;
 pub use veth::{EndPlan, VethPair, VethPlan};
-pub use zipf::Zipf;
+pub use zipf::{Zipf, random};
 
 /// A MAC address, as in the frame.
 pub type Mac = [u8; 6];

@@ -1,5 +1,6 @@
 //! Whole Ethernet frames out of a device, by a packet socket.
 
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use crate::{Error, Result};
 
 /// How long a full device is waited for.
 const FULL_LIMIT: Duration = Duration::from_secs(2);
+/// How long a CPU's backlog is waited for.
+const BACKLOG_LIMIT: Duration = Duration::from_secs(30);
 
 /// Sends complete Ethernet frames out of one device. They pass the device's qdisc and TC egress as any packet does
 /// (`PACKET_QDISC_BYPASS` is never set).
@@ -86,6 +89,35 @@ impl FrameSender {
             frame.len(),
             self.device
         ))(errno)
+    }
+}
+
+/// Tells when a CPU has taken all packets from its backlog that it has put there before: a datagram to ourselves, over `lo`, goes
+/// through the same queue behind them.
+#[derive(Debug)]
+pub(super) struct Backlog(UdpSocket);
+
+impl Backlog {
+    /// To be waited for over `lo` of this namespace.
+    pub(super) fn of(namespace: &Namespace) -> Result<Self> {
+        let socket = namespace
+            .enter(|| {
+                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+                socket.set_read_timeout(Some(BACKLOG_LIMIT))?;
+                socket.connect(socket.local_addr()?)?;
+                Ok::<_, std::io::Error>(socket)
+            })?
+            .map_err(Error::system("open a UDP socket on lo"))?;
+        Ok(Self(socket))
+    }
+
+    /// Waits for the CPU that the calling thread is on; the thread has to be pinned.
+    pub(super) fn wait(&self) -> Result<()> {
+        self.0
+            .send(&[0])
+            .and_then(|_| self.0.recv(&mut [0]))
+            .map(drop)
+            .map_err(Error::system("await a datagram over lo"))
     }
 }
 

@@ -44,6 +44,19 @@ impl DeviceStats {
     }
 }
 
+impl std::ops::AddAssign for DeviceStats {
+    fn add_assign(&mut self, later: Self) {
+        self.rx_bytes += later.rx_bytes;
+        self.rx_packets += later.rx_packets;
+        self.rx_errors += later.rx_errors;
+        self.rx_dropped += later.rx_dropped;
+        self.tx_bytes += later.tx_bytes;
+        self.tx_packets += later.tx_packets;
+        self.tx_errors += later.tx_errors;
+        self.tx_dropped += later.tx_dropped;
+    }
+}
+
 /// Reads the counters of `device` in `namespace`.
 ///
 /// A veth's receive counters are raised when its peer sends, before TC ingress sees the packet.

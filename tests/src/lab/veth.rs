@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Mac, Namespace};
+use super::{Mac, Namespace, Offload, set_offload};
 use crate::{Error, Result};
 
 /// How long the carrier is awaited.
@@ -129,6 +129,17 @@ impl VethPair {
             }
         }
         Ok(pair)
+    }
+
+    /// Switches all offloads of both ends off: what crosses is what a wire carries, and the devices count it so.
+    ///
+    /// # Errors
+    /// If a device is gone, or its kernel does not know an offload.
+    pub fn without_offloads(&self) -> Result<()> {
+        for end in [self.left(), self.right()] {
+            set_offload(&end.namespace, &end.name, &Offload::ALL, false)?;
+        }
+        Ok(())
     }
 
     /// The left end, as planned.

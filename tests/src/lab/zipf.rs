@@ -54,7 +54,8 @@ impl Zipf {
 
 /// The `index`th of a reproducible sequence of random numbers (Vigna's SplitMix64, whose state is a plain counter, so that any
 /// element can be had without those before it).
-pub(crate) fn random(seed: u64, index: u64) -> u64 {
+#[must_use]
+pub fn random(seed: u64, index: u64) -> u64 {
     let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -168,7 +168,10 @@ fn capabilities(pid: u32) -> BTreeSet<(String, u64)> {
     let mut sets = BTreeSet::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task")).expect("its threads") {
         let status = thread.expect("a thread").path().join("status");
-        let status = fs::read_to_string(status).expect("its status");
+        let Ok(status) = fs::read_to_string(status) else {
+            // A thread that enters a namespace does not live long.
+            continue;
+        };
         for line in status.lines() {
             if let Some((name, value)) = line.split_once(":\t")
                 && (name.starts_with("Cap") || name == "NoNewPrivs")

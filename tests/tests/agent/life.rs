@@ -2,7 +2,6 @@
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
-    time::Duration,
 };
 
 use flowlog_tests::{
@@ -241,7 +240,7 @@ fn many_enis_that_come_and_go_do_not_disturb_the_others() {
         expected.push((name, sent, stays));
     }
     agent
-        .wait_for_records(Duration::from_secs(10), |records| {
+        .wait_for_records(PATIENCE, |records| {
             of(records, "eni-5").any(|record| record.packets.is_some())
         })
         .expect("the last one's records");

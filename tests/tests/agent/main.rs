@@ -22,6 +22,6 @@ mod wire;
 /// The agent that cargo has built with these tests.
 const AGENT: &str = env!("CARGO_BIN_EXE_flowlog-agent-under-test");
 
-/// A window that no test outlives, in seconds: it closes when the agent ends. (At a full hour by the clock it closes earlier, which
-/// the tests allow for.)
+/// A window that no test outlives, in seconds: it closes when the agent ends. ([`flowlog_tests::agent::AgentProcess::start`] waits
+/// where it would end earlier, at a full hour by the clock.)
 const LONG_WINDOW_SECONDS: u64 = 3600;

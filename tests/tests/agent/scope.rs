@@ -1,10 +1,10 @@
 //! Which records there are: by ENI, VSwitch and VPC, by direction, by traffic type, and when there is no traffic.
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use flowlog_tests::{
     agent::{
         Action, AgentPlan, DestinationPlan, Direction, EniPlan, FlowLogPlan, IpType, LogStatus,
-        Record, Resource, Side, TrafficType, Volume, conserved, volumes,
+        PATIENCE, Record, Resource, Side, TrafficType, Volume, conserved, records_of, volumes,
     },
     lab::{Family, device_stats, skip_unless_root, traffic},
 };
@@ -15,6 +15,7 @@ use crate::wire::{
 
 #[test]
 fn a_silent_eni_has_one_nodata_record_a_window_and_the_agent_ends_after_its_windows() {
+    const WINDOWS: u64 = 6;
     if skip_unless_root(
         "a_silent_eni_has_one_nodata_record_a_window_and_the_agent_ends_after_its_windows",
     ) {
@@ -25,7 +26,7 @@ fn a_silent_eni_has_one_nodata_record_a_window_and_the_agent_ends_after_its_wind
     right.vm_id = Some("i-right".to_owned());
     right.region = Some("eu-1".to_owned());
     let plan = AgentPlan {
-        windows: Some(4),
+        windows: Some(WINDOWS),
         ..AgentPlan::capturing([left, right])
     };
     let mut agent = start(&plan, &["eni-left", "eni-right"]);
@@ -55,8 +56,11 @@ fn a_silent_eni_has_one_nodata_record_a_window_and_the_agent_ends_after_its_wind
     };
     for eni in ["eni-left", "eni-right"] {
         let records: Vec<&Record> = of(&outcome.records, eni).collect();
-        // The first window may have closed before the ENI was captured.
-        assert!((3..=4).contains(&records.len()), "{records:?}");
+        // The first windows may have closed before the ENI was captured.
+        assert!(
+            (1..=WINDOWS).contains(&(records.len() as u64)),
+            "{records:?}"
+        );
         assert_follow_each_other(&records);
     }
     for record in of(&outcome.records, "eni-right") {
@@ -85,7 +89,7 @@ fn a_window_with_traffic_has_no_nodata_and_the_others_have() {
         .wait_for_packets("eni-right", Direction::In, 100)
         .expect("records");
     agent
-        .wait_for_records(Duration::from_secs(10), |records| {
+        .wait_for_records(PATIENCE, |records| {
             statuses(records, "eni-right").ends_with(&[LogStatus::NoData])
         })
         .expect("a silent window");
@@ -266,9 +270,13 @@ fn traffic_types_admit_their_action_and_every_one_tells_of_silence_and_of_what_w
             .all(|eni| statuses(records, eni).contains(&LogStatus::NoData))
     };
     agent
-        .wait_for_records(Duration::from_secs(10), silent)
+        .wait_for_records(PATIENCE, silent)
         .expect("NODATA by both");
-    let sent = wire.flood(20_000, 20_000);
+    let mut sent = wire.flood(10_000, 10_000);
+    // However quick the agent is otherwise.
+    sent += agent
+        .paused(|| wire.flood(10_000, 10_000))
+        .expect("it runs");
     agent
         .wait_for_packets("eni-left", Direction::Out, sent.packets)
         .expect("records");
@@ -285,13 +293,6 @@ fn traffic_types_admit_their_action_and_every_one_tells_of_silence_and_of_what_w
         let action = (record.log_status == LogStatus::Ok).then_some(Action::Accept);
         assert_eq!(record.action, action);
     }
-}
-
-/// The records of a file of JSON lines with the default fields.
-fn records_of(file: &Path) -> Vec<Record> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let parse = |line| serde_json::from_str(line).expect("a record");
-    text.lines().map(parse).collect()
 }
 
 #[test]
@@ -339,14 +340,15 @@ fn a_flow_log_has_the_enis_of_its_resource_and_an_inactive_one_none() {
     let first = wire.flood(300, 3);
     let second = flood(&wire.left, "more-l", 500, 5, Family::V4);
     stop(&mut agent);
+    let recorded = |name: &str| records_of(&file(name)).expect("records");
     let a = ("eni-a", Direction::Out, first);
     let b = ("eni-b", Direction::In, first);
     conserved(
-        &records_of(&file("of-vpc")),
+        &recorded("of-vpc"),
         &[a, b, ("eni-c", Direction::Out, second)],
     );
-    conserved(&records_of(&file("of-vswitch")), &[b]);
-    conserved(&records_of(&file("of-eni")), &[a]);
+    conserved(&recorded("of-vswitch"), &[b]);
+    conserved(&recorded("of-eni"), &[a]);
     assert!(!file("inactive").exists());
 }
 

@@ -1,28 +1,15 @@
 //! Where records go besides standard output as JSON: files, text, and the metrics about them.
-use std::{
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, net::SocketAddr, time::Instant};
 
 use flowlog_tests::{
     agent::{
         AgentPlan, DestinationPlan, Direction, EniPlan, FlowLogPlan, LogStatus, OutputForm,
-        PATIENCE, Resource, conserved, metric, scrape,
+        PATIENCE, Resource, conserved, metric, rotated, scrape,
     },
     lab::{FrameSender, Namespace, flow_tuple, skip_unless_root},
 };
 
 use crate::wire::{Wire, long_window, of, start, stop};
-
-/// The files of a rotated log, the newest first.
-fn rotated(path: &Path) -> Vec<PathBuf> {
-    let older = (1..).map(|number| PathBuf::from(format!("{}.{number}", path.display())));
-    std::iter::once(path.to_owned())
-        .chain(older)
-        .take_while(|file| file.exists())
-        .collect()
-}
 
 #[test]
 fn files_are_rotated_between_lines_and_lines_are_as_the_template_says() {
@@ -149,7 +136,9 @@ fn metrics_have_the_numbers_of_the_records() {
         ..AgentPlan::capturing(wire.enis())
     };
     let mut agent = start(&plan, &["eni-left", "eni-right"]);
-    let sent = wire.flood(20_000, 5000);
+    let mut sent = wire.flood(10_000, 5000);
+    // However quick the agent is otherwise, there is no room now.
+    sent += agent.paused(|| wire.flood(10_000, 5000)).expect("it runs");
     let mut sender = FrameSender::open(&wire.left, "left0").expect("a sender");
     for _ in 0..3 {
         sender.send(&arp_frame()).expect("sent");
@@ -169,11 +158,30 @@ fn metrics_have_the_numbers_of_the_records() {
         })
         .expect("a silent window");
     let seen = agent.records_so_far().expect("records");
-    let text = scrape(&host, listen).expect("metrics");
+    let windows: BTreeSet<u64> = seen.iter().map(|record| record.start).collect();
+    // All but those of the last window seen have been written.
+    let last = windows.last().copied().unwrap_or_default();
+    let earlier = seen.iter().filter(|record| record.start < last).count();
+    let earlier_windows = windows.len().saturating_sub(1);
+    // Of which the sink tells the agent a moment later.
+    let deadline = Instant::now() + PATIENCE;
+    let text = loop {
+        let text = scrape(&host, listen).expect("metrics");
+        let told = metric(
+            &text,
+            "flowlog_agent_records_total",
+            &[("flow_log", "test")],
+        );
+        if told >= Some(earlier as f64) {
+            break text;
+        }
+        assert!(Instant::now() < deadline, "{told:?} records of {earlier}");
+    };
     let value = |name: &str, labels: &[(&str, &str)]| {
         let value = metric(&text, &format!("flowlog_agent_{name}"), labels);
         value.unwrap_or_else(|| panic!("no {name} {labels:?} in\n{text}"))
     };
+    let mut lost = 0.0;
     for (eni, direction) in [("eni-left", "out"), ("eni-right", "in")] {
         let labels = [("eni", eni), ("direction", direction)];
         let skipped = metric(
@@ -194,19 +202,37 @@ fn metrics_have_the_numbers_of_the_records() {
             .filter_map(|record| record.bytes)
             .sum();
         assert_eq!(value("ip_bytes_total", &labels), ok as f64);
+        let skipped = skipped.unwrap_or_default();
+        lost += skipped;
+        let account = ["interface", "recorded", "skipped", "not_ip", "difference"]
+            .map(|part| value(&format!("conservation_{part}_packets"), &labels));
+        let merged = value("conservation_merged_segments", &labels);
+        let all = sent.packets as f64;
+        let expected = [all + 3.0 - merged, all - skipped, skipped, 3.0, 0.0];
+        assert_eq!(account, expected, "{eni}");
     }
+    assert_eq!(value("lost_packets_total", &[("cause", "map-full")]), lost);
+    assert_eq!(
+        value("lost_windows_total", &[("cause", "given-up-age")]),
+        0.0
+    );
+    let of_flow_log = |name: &str| value(name, &[("flow_log", "test")]);
+    assert!(of_flow_log("windows_delivered_total") >= earlier_windows as f64);
+    assert!(of_flow_log("windows_pending") <= value("spool_pending_windows", &[]));
+    assert_eq!(of_flow_log("delivery_failures_total"), 0.0);
+    assert_eq!(of_flow_log("delivery_failing"), 0.0);
+    let room = value("spool_max_bytes", &[]);
+    assert!((1.0..=room).contains(&value("spool_bytes", &[])));
+    assert!(value("spool_drains", &[]) >= 1.0);
     assert_eq!(value("devices_captured", &[]), 2.0);
     assert_eq!(value("devices_not_captured", &[]), 0.0);
     assert_eq!(value("flow_map_entries", &[("family", "ipv4")]), 64.0);
     assert!(value("early_drains_total", &[]) > 0.0);
-    let windows: std::collections::BTreeSet<u64> = seen.iter().map(|record| record.start).collect();
     assert!(value("windows_total", &[]) >= windows.len() as f64);
     let drains = value("drain_seconds_count", &[]);
     assert!(drains >= value("windows_total", &[]));
-    // All but those of the last window seen are certain to be in it.
-    let last = windows.last().copied().unwrap_or_default();
-    let earlier = seen.iter().filter(|record| record.start < last).count();
-    assert!(value("records_total", &[("flow_log", "test")]) >= earlier as f64);
+    assert_eq!(value("commit_seconds_count", &[]), drains);
+    assert!(value("commit_seconds_sum", &[]) <= value("drain_seconds_sum", &[]));
     let records = stop(&mut agent).records;
     conserved(
         &records,

@@ -16,7 +16,7 @@ use flowlog_tests::lab::{
 };
 use nix::sys::socket::{MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
 
-use crate::support::{LEFT, RIGHT, both_ends, start, stats, stop_after, wire, without_offloads};
+use crate::support::{LEFT, RIGHT, both_ends, start, stats, stop_after, wire};
 
 /// Payload of the transfers, in octets.
 const TRANSFER: u64 = 50_000_000;
@@ -163,7 +163,7 @@ fn tcp_without_offloads_is_exactly_what_the_devices_count() {
         (AttachMode::Clsact, 0),
     ] {
         let pair = wire(1500);
-        without_offloads(&pair);
+        pair.without_offloads().expect("offloads off");
         let plan = AgentPlan {
             attach,
             ..both_ends(&pair)
@@ -362,7 +362,7 @@ fn segmented_udp_is_exact() {
     ] {
         let pair = wire(1500);
         if !offloads {
-            without_offloads(&pair);
+            pair.without_offloads().expect("offloads off");
         }
         let mut plan = both_ends(&pair);
         plan.enis[1].hook = hook;

@@ -10,9 +10,7 @@ use flowlog_tests::agent::{
 use flowlog_tests::lab::{Family, FloodPlan, VethPair, skip_unless_root, traffic, udp_flood};
 
 use crate::others::{Foreign, link, names, ours, programs};
-use crate::support::{
-    AGENT, LEFT, RIGHT, both_ends, start, stats, stop_after, tc, wire, without_offloads,
-};
+use crate::support::{AGENT, LEFT, RIGHT, both_ends, start, stats, stop_after, tc, wire};
 
 /// Traffic of several kinds, both ways. All of it has to arrive.
 fn exchange(pair: &VethPair) {
@@ -42,7 +40,7 @@ fn filters_behind_see_every_packet_and_stay_as_they_were() {
     for attach in [AttachMode::Tcx, AttachMode::Clsact] {
         let pair = wire(1500);
         // A filter counts the segments of a super-packet, and the device does not.
-        without_offloads(&pair);
+        pair.without_offloads().expect("offloads off");
         let foreign = Foreign::install(pair.right());
         let before = foreign.dump();
         let agent = start(&AgentPlan {

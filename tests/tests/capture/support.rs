@@ -8,8 +8,7 @@ use flowlog_tests::agent::{
     AgentPlan, AgentProcess, Direction, EniPlan, LogStatus, Outcome, Record, Volume,
 };
 use flowlog_tests::lab::{
-    DeviceStats, EndPlan, Family, Namespace, Offload, VethPair, VethPlan, device_stats, flow_tuple,
-    set_offload,
+    DeviceStats, EndPlan, Family, Namespace, VethPair, VethPlan, device_stats, flow_tuple,
 };
 
 /// The agent that cargo builds with these tests.
@@ -28,13 +27,6 @@ pub(crate) fn wire(mtu: u32) -> VethPair {
         ..VethPlan::between(&left, &right)
     };
     VethPair::create(plan).expect("a veth pair")
-}
-
-/// Switches all offloads of both ends off.
-pub(crate) fn without_offloads(pair: &VethPair) {
-    for end in [pair.left(), pair.right()] {
-        set_offload(&end.namespace, &end.name, &Offload::ALL, false).expect("offloads off");
-    }
 }
 
 /// Both ends of the wire as ENIs, [`LEFT`] and [`RIGHT`].

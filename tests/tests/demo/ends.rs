@@ -3,7 +3,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use flowlog_tests::lab::skip_unless_root;
@@ -45,40 +45,62 @@ fn left_of(pid: u32) -> Vec<String> {
         .collect()
 }
 
-/// ENIs and protocols of the records, each of which must be a line of JSON.
-fn seen(output: &Output) -> (BTreeSet<String>, BTreeSet<u64>) {
-    let (mut enis, mut protocols) = (BTreeSet::new(), BTreeSet::new());
-    for line in output.stdout.split(|octet| *octet == b'\n') {
-        if line.is_empty() {
-            continue;
-        }
-        let record: serde_json::Value = serde_json::from_slice(line).expect("a record");
-        enis.insert(record["eni-id"].as_str().expect("an ENI").to_owned());
-        protocols.extend(record["protocol"].as_u64());
-    }
-    (enis, protocols)
+/// ENI and protocol of a line of JSON.
+fn read(line: &str) -> (String, Option<u64>) {
+    let record: serde_json::Value = serde_json::from_str(line).expect("a record");
+    let eni = record["eni-id"].as_str().expect("an ENI").to_owned();
+    (eni, record["protocol"].as_u64())
 }
 
 #[test]
-fn it_ends_by_itself_with_records_of_every_eni_and_leaves_nothing() {
-    if skip_unless_root("it_ends_by_itself_with_records_of_every_eni_and_leaves_nothing") {
+fn it_ends_by_itself_after_its_windows_and_leaves_nothing() {
+    if skip_unless_root("it_ends_by_itself_after_its_windows_and_leaves_nothing") {
         return;
     }
-    let demo = demo(&["--windows", "4"]);
+    let demo = demo(&["--windows", "2"]);
     let pid = demo.id();
     let output = demo.wait_with_output().expect("its end");
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{told}");
     assert!(told.contains("eni-db, on the router's end"), "{told}");
-    assert!(!told.contains("failed"), "{told}");
-    let (enis, protocols) = seen(&output);
-    assert_eq!(enis, ENIS.map(str::to_owned).into());
-    // ICMP, TCP, UDP, ICMPv6 and SCTP.
-    assert!(
-        protocols.is_superset(&[1, 6, 17, 58, 132].into()),
-        "{protocols:?}"
-    );
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let (eni, _) = read(line);
+        assert!(ENIS.contains(&eni.as_str()), "{line}");
+    }
     assert_eq!(left_of(pid), Vec::<String>::new());
+}
+
+#[test]
+fn every_eni_and_every_kind_of_traffic_is_recorded() {
+    if skip_unless_root("every_eni_and_every_kind_of_traffic_is_recorded") {
+        return;
+    }
+    // Far more windows than it takes, so that it ends if something is missing.
+    let mut demo = demo(&["--windows", "60"]);
+    let stdout = BufReader::new(demo.stdout.take().expect("its records"));
+    let (mut enis, mut protocols) = (BTreeSet::new(), BTreeSet::new());
+    let mut told_to_end = false;
+    for line in stdout.lines() {
+        let (eni, protocol) = read(&line.expect("a line"));
+        enis.insert(eni);
+        protocols.extend(protocol);
+        // ICMP, TCP, UDP, ICMPv6 and SCTP.
+        let all = enis.len() == ENIS.len() && protocols.is_superset(&[1, 6, 17, 58, 132].into());
+        if all && !std::mem::replace(&mut told_to_end, true) {
+            end(&demo, Signal::SIGTERM);
+        }
+    }
+    let output = demo.wait_with_output().expect("its end");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    assert!(!told.contains("failed"), "{told}");
+    assert!(told_to_end, "recorded are {enis:?} and {protocols:?}");
+    assert_eq!(enis, ENIS.map(str::to_owned).into());
+}
+
+fn end(demo: &Child, signal: Signal) {
+    let pid = demo.id().try_into().expect("a process id");
+    kill(Pid::from_raw(pid), signal).expect("sent");
 }
 
 #[test]
@@ -94,7 +116,7 @@ fn a_signal_ends_it_cleanly() {
         let mut line = String::new();
         stdout.read_line(&mut line).expect("a record");
         assert!(!left_of(pid).is_empty(), "{line}");
-        kill(Pid::from_raw(pid.try_into().expect("a process id")), signal).expect("sent");
+        end(&demo, signal);
         // Read on, so that the agent's last window has room.
         let rest = stdout.lines().map_while(Result::ok).count();
         let output = demo.wait_with_output().expect("its end");

@@ -13,7 +13,7 @@ const MAX_TOLD: usize = 8;
 pub(crate) struct Ledger {
     pub(crate) v4: BTreeMap<FlowKeyV4, FlowCounters>,
     pub(crate) v6: BTreeMap<FlowKeyV6, FlowCounters>,
-    /// What is in no flow, by slot and direction. None is all zeros.
+    /// What is beside the flows, by slot and direction. None is all zeros.
     pub(crate) aside: BTreeMap<(u32, u8), EniCounters>,
 }
 
@@ -70,6 +70,13 @@ impl Ledger {
         counters.tcp_flags |= u64::from(flow.tcp_flags);
     }
 
+    /// Adds what a super-packet whose segments are so many packets in flows is beyond the one frame that carried it.
+    pub(crate) fn add_extra_segments(&mut self, slot: u32, direction: u8, packets: u64) {
+        if packets > 1 {
+            self.aside(slot, direction).extra_segments += packets - 1;
+        }
+    }
+
     fn aside(&mut self, slot: u32, direction: u8) -> &mut EniCounters {
         self.aside.entry((slot, direction)).or_default()
     }
@@ -109,12 +116,19 @@ impl Ledger {
                 map_full,
                 unparsable,
                 not_ip,
+                extra_segments: _,
             } = *counters;
             for volume in [map_full, unparsable, not_ip] {
                 add(&mut total, volume);
             }
         }
         total
+    }
+
+    /// Frames that carried what is counted: a super-packet is one.
+    pub(crate) fn frames(&self) -> u64 {
+        let extra: u64 = self.aside.values().map(|aside| aside.extra_segments).sum();
+        self.total().packets - extra
     }
 
     /// How the kernel's ledger is not what it must be.

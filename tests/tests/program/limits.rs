@@ -1,12 +1,11 @@
 //! Where something ends: room in the flow maps, one CPU at a time, the verifier's patience.
 use std::{
-    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use flowlog_agent::bpf::{
-    Counters, EniConstants, MapSizes, OverflowPacket, OverflowRing,
+    Counters, EniConstants,
     trial::{Programs, SkbMetadata, Trial, TrialProgram},
 };
 use flowlog_common::{DIRECTION_IN, FlowCounters, Volume};
@@ -17,7 +16,7 @@ use flowlog_tests::{
 
 use crate::{
     ledger::Ledger,
-    rig::{PinFolder, ROOMY, Rig, eni},
+    rig::{PinFolder, ROOMY, eni},
 };
 
 /// Instructions that the verifier may walk for a program: over twice what it walks now. The kernel's own limit is a million, and
@@ -25,7 +24,7 @@ use crate::{
 const MAX_VERIFIED_INSTRUCTIONS: u32 = 200_000;
 
 /// A UDP datagram of a flow of its own for each number, of 28 octets in IPv4 and 48 in IPv6.
-fn flow(v6: bool, number: u16) -> Vec<u8> {
+pub(crate) fn flow(v6: bool, number: u16) -> Vec<u8> {
     let mut datagram = build::udp(&[]);
     datagram[..2].copy_from_slice(&number.to_be_bytes());
     if v6 {
@@ -33,104 +32,6 @@ fn flow(v6: bool, number: u16) -> Vec<u8> {
     } else {
         build::ethernet(build::IPV4, &build::plain_ipv4(17, &datagram))
     }
-}
-
-#[test]
-fn what_finds_no_room_in_the_flow_map_waits_in_the_ring_or_is_counted_aside() {
-    if skip_unless_root("what_finds_no_room_in_the_flow_map_waits_in_the_ring_or_is_counted_aside")
-    {
-        return;
-    }
-    const ROOM: u16 = 16;
-    const FLOWS: u16 = 100;
-    const ROUNDS: u16 = 3;
-    let sizes = MapSizes {
-        v4: u32::from(ROOM),
-        v6: u32::from(ROOM),
-    };
-    for program in [
-        TrialProgram::Ingress,
-        TrialProgram::Egress,
-        TrialProgram::Xdp,
-    ] {
-        let mut rig = Rig::new(sizes, &[(eni(5, false), &[program])]);
-        for _ in 0..ROUNDS {
-            for (number, v6) in (0..FLOWS).flat_map(|number| [(number, false), (number, true)]) {
-                rig.send_unjudged(&flow(v6, number), SkbMetadata::default());
-            }
-        }
-        let found = rig.drain();
-        // The first to come are in the map, with all of their packets.
-        let ports = |number: u16| number.to_be_bytes();
-        let v4: Vec<_> = found.v4.keys().map(|key| key.src_port).collect();
-        let v6: Vec<_> = found.v6.keys().map(|key| key.src_port).collect();
-        let first: Vec<_> = (0..ROOM).map(ports).collect();
-        assert_eq!((&v4, &v6), (&first, &first), "{program:?}");
-        let of = |octets: u64| FlowCounters {
-            packets: u64::from(ROUNDS),
-            bytes: u64::from(ROUNDS) * octets,
-            tcp_flags: 0,
-        };
-        assert!(found.v4.values().all(|counters| *counters == of(28)));
-        assert!(found.v6.values().all(|counters| *counters == of(48)));
-        let others = u64::from(FLOWS - ROOM) * u64::from(ROUNDS);
-        let aside: Vec<_> = found.aside.values().collect();
-        let [aside] = aside[..] else {
-            panic!("{program:?}: {aside:?}");
-        };
-        // The next to come wait in the ring, and what finds these full too is aside.
-        let (waiting_v4, waiting_v6) = waiting(rig.folder());
-        for waiting in [waiting_v4, waiting_v6] {
-            assert!(
-                (10..others).contains(&waiting),
-                "{program:?}: {waiting} packets wait"
-            );
-        }
-        let map_full = Volume {
-            packets: 2 * others - waiting_v4 - waiting_v6,
-            bytes: others * (28 + 48) - waiting_v4 * 28 - waiting_v6 * 48,
-        };
-        assert_eq!(aside.map_full, map_full, "{program:?}");
-        assert_eq!((aside.unparsable, aside.not_ip), Default::default());
-    }
-}
-
-/// Packets that wait in the ring: IPv4 and IPv6, each of the size of the frames above.
-fn waiting(pin_folder: &Path) -> (u64, u64) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .expect("a runtime");
-    let _guard = runtime.enter();
-    let mut ring = OverflowRing::open(pin_folder).expect("the ring");
-    let (mut v4, mut v6) = (0, 0);
-    ring.take(|packet| match packet {
-        OverflowPacket::V4(packet) => {
-            assert_eq!(
-                (
-                    packet.packets,
-                    packet.bytes,
-                    packet.generation,
-                    packet.key.eni
-                ),
-                (1, 28, 0, 5)
-            );
-            v4 += 1;
-        }
-        OverflowPacket::V6(packet) => {
-            assert_eq!(
-                (
-                    packet.packets,
-                    packet.bytes,
-                    packet.generation,
-                    packet.key.eni
-                ),
-                (1, 48, 0, 5)
-            );
-            v6 += 1;
-        }
-    });
-    (v4, v6)
 }
 
 /// Two CPUs count into the same flows while the generations flip under them.

@@ -15,5 +15,6 @@ mod gso_tunnel;
 mod layout;
 mod ledger;
 mod limits;
+mod overflow;
 mod random;
 mod rig;

@@ -196,9 +196,11 @@ impl Rig {
                 frame,
                 metadata,
             ) {
+                let mut in_flows = 0;
                 for frame in wire {
-                    place.note(frame.as_ref(), ledger);
+                    in_flows += u64::from(place.note(frame.as_ref(), ledger));
                 }
+                ledger.add_extra_segments(place.slot, place.direction, in_flows);
             }
         }
     }
@@ -303,8 +305,8 @@ impl Place {
         }
     }
 
-    /// Notes that a frame must be counted here.
-    fn note(&mut self, frame: &[u8], ledger: &mut Ledger) {
+    /// Notes that a frame must be counted here, and tells whether in a flow.
+    fn note(&mut self, frame: &[u8], ledger: &mut Ledger) -> bool {
         let whole = self.as_ethernet(frame);
         let reading = self.oracle.read(&whole);
         let aside_octets = if self.ethernet || self.is_redirected(frame) {
@@ -313,6 +315,7 @@ impl Place {
             frame.len()
         };
         ledger.add(self.slot, self.direction, reading, aside_octets as u64);
+        matches!(reading, Reading::Flow(_))
     }
 
     fn judges(&self, frame: &[u8]) -> bool {

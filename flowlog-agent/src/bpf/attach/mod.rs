@@ -25,6 +25,9 @@ use super::{
 };
 use crate::config::{AttachMode, Position};
 
+/// How the name of the pin ends that says that an agent made a device's clsact qdisc. What is pinned there says nothing.
+pub(super) const MADE_CLSACT: &str = "made-clsact";
+
 /// How to attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttachPlan {
@@ -188,7 +191,7 @@ impl Observer {
         } else {
             attaching.tc(&mut ebpf, INGRESS, DeviceDirection::Ingress)?
         };
-        let made_marker = attaching.pin("made-clsact");
+        let made_marker = attaching.pin(MADE_CLSACT);
         match attaching.tc(&mut ebpf, EGRESS, DeviceDirection::Egress) {
             Ok(egress) => Ok(Self {
                 ebpf,
@@ -272,7 +275,7 @@ pub fn remove_leftovers(pin_folder: &Path, target: Target<'_>) {
     ] {
         filter::remove_left(name, direction, target);
     }
-    filter::remove_own_qdisc(target, &pin(pin_folder, target, "made-clsact"));
+    filter::remove_own_qdisc(target, &pin(pin_folder, target, MADE_CLSACT));
 }
 
 /// Where something of a device is pinned.
@@ -357,7 +360,7 @@ impl Attaching<'_> {
         name: &'static str,
         direction: DeviceDirection,
     ) -> Result<Attached, ProgramError> {
-        let marker = self.pin("made-clsact");
+        let marker = self.pin(MADE_CLSACT);
         let link = filter::attach(
             program,
             name,

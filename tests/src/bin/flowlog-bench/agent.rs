@@ -152,9 +152,10 @@ impl Agent {
         fs::write(folder.join("inventory.toml"), inventory)?;
         let output = folder.join("records");
         let config = format!(
-            "inventory = \"inventory.toml\"\npin-path = \"/sys/fs/bpf/flowlog-bench-agent-{}\"\nlock-file = \"{}\"\n[[flow-log]]\nname = \"bench\"\nresource-type = \"VPC\"\nresource-id = \"vpc\"\ntemplate = \"${{packets}} ${{log-status}} ${{srcaddr}} ${{srcport}} ${{dstaddr}} ${{dstport}} ${{protocol}} ${{direction}} ${{bytes}} ${{start}} ${{end}} ${{eni-id}} ${{action}}\"\ndestination = {{ type = \"file\", path = \"{}\", max-size = \"10GiB\" }}\n",
+            "inventory = \"inventory.toml\"\npin-path = \"/sys/fs/bpf/flowlog-bench-agent-{}\"\nlock-file = \"{}\"\nstatus-socket = \"off\"\n[spool]\npath = \"{}\"\n[[flow-log]]\nname = \"bench\"\nresource-type = \"VPC\"\nresource-id = \"vpc\"\ntemplate = \"${{packets}} ${{log-status}} ${{srcaddr}} ${{srcport}} ${{dstaddr}} ${{dstport}} ${{protocol}} ${{direction}} ${{bytes}} ${{start}} ${{end}} ${{eni-id}} ${{action}}\"\ndestination = {{ type = \"file\", path = \"{}\", max-size = \"10GiB\" }}\n",
             std::process::id(),
             folder.join("lock").display(),
+            folder.join("spool").display(),
             output.display()
         );
         fs::write(folder.join("agent.toml"), config)?;

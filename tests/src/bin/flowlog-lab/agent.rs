@@ -64,6 +64,9 @@ impl Files {
             "inventory = 'inventory.toml'\n\
              pin-path = '{}'\n\
              lock-file = '{}'\n\
+             status-socket = '{}'\n\
+             [spool]\n\
+             path = '{}'\n\
              [capture]\n\
              flow-map-min-entries = 1024\n\
              [[flow-log]]\n\
@@ -72,7 +75,9 @@ impl Files {
              resource-id = '{VPC_ID}'\n\
              destination = {{ type = 'stdout' }}\n",
             self.pins.display(),
-            self.folder.join("lock").display()
+            self.folder.join("lock").display(),
+            self.folder.join("status").display(),
+            self.folder.join("spool").display()
         )
     }
 }

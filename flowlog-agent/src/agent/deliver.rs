@@ -1,0 +1,123 @@
+//! Giving closed windows to the sinks, and taking note of what they have delivered.
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Agent;
+use crate::{
+    failpoint,
+    sink::{Output, SinkEvent, Sinks, StoredCursors, StoredDelivery},
+    spool::Spool,
+};
+
+/// Windows that a flow log's sink has in hand. The others wait in the spool, which can join them when they are too many.
+pub(super) const MAX_IN_HAND: usize = 16;
+
+/// How the deliveries of a flow log go.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SinkHealth {
+    /// Windows delivered since the agent was started.
+    pub(super) delivered: u64,
+    /// The boot time and the sentence of the last failure.
+    pub(super) last_error: Option<(Duration, String)>,
+    /// The boot time of the next attempt; none unless the last one failed.
+    pub(super) next_attempt: Option<Duration>,
+}
+
+impl Agent {
+    /// Gives all that is not delivered yet to the sinks, which are new. Drops what no flow log is to have any more.
+    pub(super) fn deliver_pending(&mut self) {
+        let Self { spool, outputs, .. } = self;
+        for name in spool.flow_logs() {
+            if outputs
+                .iter()
+                .all(|output| output.flow_log.name.as_str() != name)
+            {
+                let windows = spool.forget_flow_log(&name);
+                if windows > 0 {
+                    tracing::warn!(
+                        flow_log = name,
+                        "is no longer configured: {windows} windows that it has not had are dropped"
+                    );
+                }
+            }
+        }
+        self.given.clear();
+        self.deliver(MAX_IN_HAND);
+    }
+
+    /// Gives closed windows to the sinks of the flow logs that are to have them, in order, until each flow log's has `most` in hand.
+    pub(super) fn deliver(&mut self, most: usize) {
+        for output in self.outputs.clone() {
+            self.deliver_to(&output, most);
+        }
+    }
+
+    fn deliver_to(&mut self, output: &Arc<Output>, most: usize) {
+        let name = output.flow_log.name.as_str();
+        let given = self.given.entry(name.to_owned()).or_default();
+        for _ in self.spool.pending_until(name, *given, most)..most {
+            let Some(window) = self.spool.next_pending(name, *given) else {
+                return;
+            };
+            let id = window.id();
+            let delivery = Arc::new(StoredDelivery::new(&self.spool, window));
+            if let Err(error) = self.sinks.deliver(output, delivery) {
+                // A later window must not go before it: to the spool, a flow log has all before the one that it was given.
+                tracing::error!(flow_log = name, %error, "cannot start its sink; its records stay in the spool");
+                return;
+            }
+            *given = id;
+        }
+    }
+
+    pub(super) fn sink_event(&mut self, event: SinkEvent) {
+        match event {
+            SinkEvent::Delivered {
+                flow_log,
+                window,
+                written,
+            } => {
+                self.spool.delivered(&flow_log, window);
+                failpoint::reached("window-removed");
+                self.metrics.delivered(&flow_log, written.records);
+                let health = self.sink_health.entry(flow_log).or_default();
+                health.delivered += 1;
+                health.next_attempt = None;
+                if self.closed_unsaved == 0 {
+                    self.deliver(MAX_IN_HAND);
+                }
+            }
+            SinkEvent::Failed {
+                flow_log,
+                error,
+                pause,
+                ..
+            } => {
+                let now = self.clock.now().boot;
+                self.metrics.delivery_failed(&flow_log);
+                self.last_error = Some((now, format!("flow log {flow_log}: {error}")));
+                let health = self.sink_health.entry(flow_log).or_default();
+                health.last_error = Some((now, error));
+                health.next_attempt = Some(now + pause);
+            }
+            SinkEvent::Unreadable { window, error } => {
+                tracing::error!(
+                    "{error}: the window is lost, and those that are open will say that something is missing"
+                );
+                self.spool.abandon(window);
+            }
+            SinkEvent::StdoutClosed => {}
+        }
+    }
+}
+
+/// Sinks for these outputs, with their cursors in the spool.
+pub(super) fn sinks(
+    spool: &Spool,
+    outputs: &[Arc<Output>],
+    events: &tokio::sync::mpsc::UnboundedSender<SinkEvent>,
+) -> Sinks {
+    let names = outputs.iter().map(|output| output.flow_log.name.as_str());
+    let cursors = StoredCursors::new(spool, names);
+    Sinks::new(events.clone(), Arc::new(cursors))
+}

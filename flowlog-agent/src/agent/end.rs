@@ -1,0 +1,85 @@
+//! The end.
+use std::time::Duration;
+
+use super::{Agent, AgentError, deliver, windows::Why};
+use crate::{capture::Capture, config::OnExit, drain::DrainError};
+
+/// Longest time that the agent's end waits for sinks. What they have not delivered then stays in the spool.
+pub(super) const SINKS_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Agent {
+    /// Ends: closes the open windows, unless as many windows as were asked for are closed, and has the sinks deliver what they can. Tells
+    /// whether all that was counted is in the spool, so that the kernel's counters are needed no more.
+    pub(super) fn end(mut self, result: Result<(), AgentError>) -> (bool, Result<(), AgentError>) {
+        let detach = self.config.on_exit == OnExit::Detach;
+        if detach {
+            // Before the last drain, so that nothing is counted after it.
+            let devices: Vec<_> = self.capture.devices().map(|(_, key, _)| key).collect();
+            self.with_capture(devices, None, Capture::release_all);
+        }
+        let stored = match &result {
+            Ok(()) => self.store_all(detach),
+            // The kernel's counters are in doubt. They are left as they are.
+            Err(_) => Ok(false),
+        };
+        if !detach {
+            self.capture.leave_all();
+        }
+        // They are tried once more, however many there are.
+        self.deliver(usize::MAX);
+        let Self {
+            sinks,
+            mut sink_events,
+            ..
+        } = self;
+        sinks.close(SINKS_PATIENCE);
+        sink_events.close();
+        match stored {
+            Ok(is_empty) => (is_empty, result),
+            Err(DrainError::Spool(error)) => {
+                tracing::error!(
+                    "{error}; what is captured and not in the spool stays in the kernel, for the next agent"
+                );
+                (false, result)
+            }
+            Err(error) => (false, result.and(Err(error.into()))),
+        }
+    }
+
+    /// Puts all that was counted into the spool; tells whether nothing is counted any more.
+    fn store_all(&mut self, detach: bool) -> Result<bool, DrainError> {
+        if self.windows_left != Some(0) {
+            self.close_open_windows()?;
+        }
+        if detach {
+            if !self.adopted.is_empty() {
+                // The next agent finds them as this one did.
+                return Ok(false);
+            }
+            self.ledger.released_all();
+            self.spool.save_state(&self.state(true))?;
+        }
+        Ok(detach)
+    }
+
+    /// Closes all windows before their time. Others follow at once.
+    pub(super) fn close_open_windows(&mut self) -> Result<(), DrainError> {
+        self.try_drain(Why::Now)?;
+        let closed = self
+            .windows
+            .close_all(self.clock.now(), self.spool.next_drain());
+        self.close(closed);
+        self.store_closed_windows()?;
+        Ok(self.try_save_state()?)
+    }
+
+    /// Has other sinks, for other outputs. Those that there were deliver what they can.
+    pub(super) fn replace_sinks(&mut self) {
+        let sinks = deliver::sinks(&self.spool, &self.outputs, &self.sink_sender);
+        std::mem::replace(&mut self.sinks, sinks).close(SINKS_PATIENCE);
+        while let Ok(event) = self.sink_events.try_recv() {
+            self.sink_event(event);
+        }
+        self.deliver_pending();
+    }
+}

@@ -1,0 +1,358 @@
+//! Going on where the agent before this one stopped: at its end, killed, or with the host.
+//!
+//! | what there was | what becomes of it |
+//! |---|---|
+//! | counters in the kernel, of the same boot | taken over; what was flipped and is not in the spool is drained again |
+//! | open windows, of the same boot | go on |
+//! | open windows, of an earlier boot | are closed with what the spool has of them; what was in the kernel is lost, and they say so |
+//! | counters that are gone, or cannot be taken over | what the interfaces counted meanwhile is SKIPDATA |
+//! | windows that are not delivered | are delivered |
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use flowlog_common::Volume;
+use flowlog_model::{inventory::Inventory, record::Eni};
+use tokio::sync::mpsc;
+
+use super::{
+    Agent, AgentError, RunOptions, Signals, deliver,
+    saved::Saved,
+    windows::{ToClose, Why},
+};
+use crate::{
+    adoption::{self, Adopted},
+    bpf::{Wake, pins::Pins},
+    capture::Capture,
+    clock::{self, Alarm, Clock},
+    config::{self, Config},
+    discovery::{Discovery, Settings},
+    drain::Drainer,
+    failpoint,
+    kernel::Kernel,
+    ledger::{Cause, Ledger},
+    metrics::{self, Metrics},
+    output, privileges,
+    sizing::Sizing,
+    slots::{CapturedEnis, EniInSlot, Slots},
+    spool::{KernelMark, OpenSeries, Recovered, Spool, SpoolConfig, StoredEni, Volumes},
+    status,
+    watch::FileWatch,
+    window::{Now, Schedule, Window},
+    windows::{Closed, Windows},
+};
+
+/// What the agent before this one has left in the spool.
+struct Previous {
+    saved: Saved,
+    /// Whether it was in this boot of the kernel.
+    same_boot: bool,
+    series: Vec<OpenSeries>,
+    enis: Vec<StoredEni>,
+    mark: Option<KernelMark>,
+    ledger: Ledger,
+}
+
+impl Previous {
+    fn new(recovered: Recovered, boot_id: &str) -> Self {
+        let Recovered {
+            mark,
+            extras,
+            state,
+            damage,
+        } = recovered;
+        for sentence in &damage.sentences {
+            tracing::error!("{sentence}");
+        }
+        let state = state.unwrap_or_default();
+        let saved: Saved = serde_json::from_value(state.ledger).unwrap_or_default();
+        let ledger: Ledger = serde_json::from_value(extras).unwrap_or_default();
+        Self {
+            same_boot: saved.boot_id == boot_id,
+            series: state.series,
+            enis: state.enis,
+            mark,
+            ledger: saved.ledger.clone().newer(ledger),
+            saved,
+        }
+    }
+
+    /// Whether counters that may have held something are none of those that there are.
+    fn has_lost<'e>(&self, mut epochs: impl Iterator<Item = &'e str>) -> bool {
+        let saved = self.saved.epoch.as_deref();
+        saved.is_some_and(|saved| epochs.all(|epoch| epoch != saved))
+    }
+
+    /// The slots, as the spool and the kernel know them.
+    fn slots(&self, kernel: Vec<(u32, Eni)>) -> Slots {
+        let mut slots: BTreeMap<u32, (Eni, Option<Duration>)> = BTreeMap::new();
+        if self.same_boot {
+            slots.extend(self.enis.iter().map(|stored| {
+                let gone_at = stored.gone_at_ns.map(Duration::from_nanos);
+                (stored.slot, (stored.eni.clone(), gone_at))
+            }));
+        }
+        for (slot, eni) in kernel {
+            if slots.get(&slot).is_none_or(|(known, _)| *known != eni) {
+                slots.insert(slot, (eni, None));
+            }
+        }
+        Slots::restored(
+            slots
+                .into_iter()
+                .map(|(slot, (eni, gone_at))| (slot, eni, gone_at)),
+        )
+    }
+
+    /// The windows that were open in an earlier boot, closed.
+    fn windows_of_earlier_boot(&self, now: Now) -> VecDeque<ToClose> {
+        if self.same_boot {
+            return VecDeque::new();
+        }
+        let mut captured = CapturedEnis::default();
+        for StoredEni {
+            slot,
+            eni,
+            gone_at_ns,
+        } in &self.enis
+        {
+            let slot = *slot as usize;
+            if captured.by_slot.len() <= slot {
+                captured.by_slot.resize(slot + 1, None);
+            }
+            if let Some(entry) = captured.by_slot.get_mut(slot) {
+                *entry = Some(EniInSlot {
+                    eni: Arc::new(eni.clone()),
+                    gone_at: gone_at_ns.map(Duration::from_nanos),
+                });
+            }
+        }
+        let shortest = self.series.iter().map(|series| series.length_seconds).min();
+        let close = |series: &OpenSeries| ToClose {
+            window: Closed {
+                length_seconds: series.length_seconds,
+                label: label_of_earlier_boot(series, now),
+                opened: Duration::from_nanos(series.opened_ns),
+                first_drain: series.first_drain,
+                flow_logs: self
+                    .saved
+                    .flow_logs
+                    .get(&series.length_seconds)
+                    .cloned()
+                    .unwrap_or_default(),
+                is_shortest: shortest == Some(series.length_seconds),
+            },
+            captured: captured.clone(),
+            closed: Duration::from_nanos(series.opened_ns),
+            loss_unknown: self.saved.epoch.is_some(),
+        };
+        self.series.iter().map(close).collect()
+    }
+}
+
+/// When the host went down is not known: at the latest at the window's end, or now.
+fn label_of_earlier_boot(series: &OpenSeries, now: Now) -> Window {
+    let schedule = Schedule::restored(series.length_seconds, series.start, now.boot, now);
+    let Window { start, end } = schedule.open();
+    let end = end.min(now.wall.as_secs()).max(start.saturating_add(1));
+    Window { start, end }
+}
+
+impl Agent {
+    pub(super) async fn start(
+        config_path: &Path,
+        config: Config,
+        inventory: Inventory,
+        (pin_folder, left): (&Path, Pins),
+        options: &RunOptions,
+    ) -> Result<Self, AgentError> {
+        let system = |what| move |source| AgentError::System { what, source };
+        let signals = Signals::new().map_err(system("handle signals"))?;
+        let clock = Clock::new().map_err(system("read the clock"))?;
+        let boot_id = clock::boot_id().map_err(system("read the id of this boot"))?;
+        let boot_id = failpoint::boot_id(boot_id);
+        let now = clock.now();
+        let (spool, recovered) = Spool::open(spool_config(&config.spool))?;
+        let previous = Previous::new(recovered, &boot_id);
+        let settings = settings(&inventory);
+        let (drainer, capture) = take_over(
+            (pin_folder, left),
+            &config.capture,
+            inventory,
+            &settings,
+            &previous,
+        )?;
+        let adopted = adoption::adopt(&config.pin_path, pin_folder, previous.mark.as_ref())?;
+        let scrapes = match config.metrics.listen {
+            Some(listen) => Some(
+                metrics::serve(listen)
+                    .await
+                    .map_err(|source| AgentError::Metrics { listen, source })?,
+            ),
+            None => None,
+        };
+        let status_requests = match &config.status_socket {
+            Some(path) => Some(status::serve(path)?),
+            None => None,
+        };
+        privileges::keep_only(&privileges::needed(!settings.namespaces.is_empty()))?;
+        let (sink_sender, sink_events) = mpsc::unbounded_channel();
+        let outputs = output::outputs(&config.flow_logs, &options.output);
+        let to_close = previous.windows_of_earlier_boot(now);
+        let windows = if previous.same_boot && !previous.series.is_empty() {
+            Windows::restored(&previous.series, &previous.saved.flow_logs, now)
+        } else {
+            let ends = to_close.iter().map(|closed| closed.window.label.end);
+            let labelled_until = ends.max().unwrap_or(0).max(previous.saved.labelled_until);
+            Windows::new(&outputs, labelled_until, now, spool.next_drain())
+        };
+        let mut agent = Self {
+            inventory_watch: FileWatch::new(&config.inventory)
+                .map_err(system("watch the inventory"))?,
+            config_path: config_path.to_owned(),
+            wake: Wake::open(pin_folder)?,
+            discovery: Discovery::start(settings)?,
+            sinks: deliver::sinks(&spool, &outputs, &sink_sender),
+            alarm: Alarm::new().map_err(system("make an alarm"))?,
+            options: options.clone(),
+            windows_left: options.windows,
+            adopted,
+            leftovers_looked_for: false,
+            metrics: Metrics::new(),
+            ledger: Ledger::default(),
+            lost: Volumes::new(),
+            lost_enis: BTreeSet::new(),
+            started: now.boot,
+            closed_unsaved: 0,
+            given: BTreeMap::new(),
+            state_is_saved: false,
+            spool_retry: None,
+            compaction: None,
+            sink_health: BTreeMap::new(),
+            windows_committed: 0,
+            last_closed: None,
+            last_error: None,
+            boot_id,
+            spool,
+            config,
+            outputs,
+            clock,
+            capture,
+            drainer,
+            windows,
+            to_close,
+            sink_sender,
+            sink_events,
+            scrapes,
+            status_requests,
+            signals,
+        };
+        agent.go_on(previous, left)?;
+        Ok(agent)
+    }
+
+    fn go_on(&mut self, previous: Previous, left: Pins) -> Result<(), AgentError> {
+        let epochs = std::iter::once(self.drainer.epoch());
+        let has_lost = previous.has_lost(epochs.chain(self.adopted.iter().map(Adopted::epoch)));
+        let Previous {
+            same_boot,
+            enis,
+            ledger,
+            ..
+        } = previous;
+        self.ledger = ledger;
+        if has_lost && !same_boot {
+            let windows = self.to_close.len() as u64;
+            self.ledger
+                .lose(Cause::PowerLoss, Volume::default(), windows);
+        }
+        if has_lost {
+            tracing::error!(
+                "the counters of the agent that ran before are gone, {}",
+                if same_boot {
+                    "and with them what they held: what the interfaces have counted meanwhile becomes SKIPDATA"
+                } else {
+                    "for the host was booted anew: the windows that were open end with SKIPDATA"
+                }
+            );
+        }
+        if has_lost && same_boot {
+            let captured = enis.into_iter().filter(|eni| eni.gone_at_ns.is_none());
+            self.lost_enis = captured.map(|stored| stored.eni.eni_id).collect();
+        } else if left == Pins::New || !same_boot {
+            self.ledger.released_all();
+        }
+        // Also where nothing was left, so that the spool has a state before anything is counted.
+        self.try_save_state_first()?;
+        if left == Pins::Left {
+            // A flow map may be half full already, and its wake-up was for the agent that is gone.
+            self.drain(Why::Early)?;
+        }
+        if !self.windows.suit(&self.outputs) {
+            self.close_open_windows()?;
+            self.open_windows();
+        }
+        // Those that the agent before has left open are not among the ones that were asked for.
+        self.windows_left = self.options.windows;
+        self.deliver_pending();
+        Ok(())
+    }
+
+    /// Stores what is to be closed and the state. Here a spool that takes nothing is an error, for it can be mended before anything is
+    /// captured.
+    fn try_save_state_first(&mut self) -> Result<(), AgentError> {
+        self.store_closed_windows()?;
+        // They are among those that are pending.
+        self.try_save_state()?;
+        Ok(())
+    }
+}
+
+fn settings(inventory: &Inventory) -> Settings {
+    let namespaces = inventory.namespaces().into_iter().map(str::to_owned);
+    Settings {
+        namespaces: namespaces.collect(),
+        ..Settings::default()
+    }
+}
+
+fn spool_config(config: &config::SpoolConfig) -> SpoolConfig {
+    SpoolConfig {
+        path: config.path.clone(),
+        max_bytes: config.max_size_bytes,
+        max_age_seconds: config.max_age.as_secs(),
+        max_flows_in_memory: config.max_flows_in_memory as usize,
+    }
+}
+
+/// Makes what is in the kernel besides the programs, or takes it over.
+fn take_over(
+    (pin_folder, left): (&Path, Pins),
+    config: &config::CaptureConfig,
+    inventory: Inventory,
+    settings: &Settings,
+    previous: &Previous,
+) -> Result<(Drainer, Capture), AgentError> {
+    let sizing = Sizing::new(config.flow_map_min_entries, config.flow_map_max_entries);
+    let ring_bytes = config.overflow_ring_kib.saturating_mul(1024);
+    let Kernel {
+        counters,
+        ring,
+        identities,
+        slots,
+    } = match left {
+        Pins::Left => Kernel::take_over(pin_folder, sizing.sizes(), ring_bytes)?,
+        Pins::New => Kernel::create(pin_folder, sizing.sizes(), ring_bytes)?,
+    };
+    let drainer = Drainer::new(counters, ring, sizing, previous.mark.as_ref())?;
+    let capture = Capture::new(
+        (pin_folder.to_owned(), settings.namespace_folder.clone()),
+        config,
+        inventory,
+        (previous.slots(slots), identities),
+    );
+    Ok((drainer, capture))
+}

@@ -1,0 +1,163 @@
+//! Telling how the agent stands: to `flowlog-agent status`, by the status socket.
+use std::time::Duration;
+
+use flowlog_common::ABI_VERSION;
+
+use super::{Agent, AgentError, deliver::SinkHealth, windows::Why};
+use crate::{
+    capture::InterfaceState,
+    ledger,
+    metrics::Standing,
+    sink::Output,
+    status::{
+        AgentStatus, Conservation, ErrorStatus, Hooks, InterfaceStatus, Loss, SinkStatus,
+        SpoolStatus, StatusDocument, WindowStatus, WindowsStatus,
+    },
+    window::Window,
+};
+
+impl Agent {
+    /// The status. The kernel is drained first, so that what was counted until now is accounted for.
+    pub(super) fn status(&mut self) -> Result<StatusDocument, AgentError> {
+        self.drain(Why::Now)?;
+        let open = self.windows.labels();
+        let last_error = self.last_error.as_ref();
+        Ok(StatusDocument {
+            agent: AgentStatus {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                since: self.wall_seconds(self.started),
+                abi_version: ABI_VERSION,
+            },
+            windows: WindowsStatus {
+                committed: self.windows_committed,
+                open: open.map(|(length, label)| window(length, label)).collect(),
+                last_closed: self
+                    .last_closed
+                    .map(|(length, label)| window(length, label)),
+            },
+            sinks: self.sinks_status(),
+            spool: self.spool_status(),
+            losses: self.losses(),
+            interfaces: self.capture.interfaces().map(interface).collect(),
+            conservation: self.conservation(),
+            last_error: last_error.map(|(at, message)| self.error_status(*at, message)),
+        })
+    }
+
+    /// The metrics, as text. Nothing is drained for them: who asks for metrics asks often.
+    pub(super) fn metrics_text(&self) -> String {
+        self.metrics.text(&Standing {
+            capture: &self.capture,
+            drainer: &self.drainer,
+            spool: &self.spool_status(),
+            sinks: &self.sinks_status(),
+            losses: &self.losses(),
+        })
+    }
+
+    /// The wall-clock time of a boot time, by today's difference of the two, in Unix seconds.
+    fn wall_seconds(&self, boot: Duration) -> u64 {
+        let now = self.clock.now();
+        (now.wall + boot).saturating_sub(now.boot).as_secs()
+    }
+
+    fn error_status(&self, at: Duration, message: &str) -> ErrorStatus {
+        ErrorStatus {
+            at: self.wall_seconds(at),
+            message: message.to_owned(),
+        }
+    }
+
+    fn spool_status(&self) -> SpoolStatus {
+        let usage = self.spool.usage();
+        SpoolStatus {
+            path: self.config.spool.path.display().to_string(),
+            bytes: usage.bytes,
+            max_bytes: self.config.spool.max_size_bytes,
+            files: usage.files,
+            pending_windows: usage.pending_windows,
+            drains: usage.drains,
+        }
+    }
+
+    fn sinks_status(&self) -> Vec<SinkStatus> {
+        let outputs = self.outputs.iter();
+        outputs.map(|output| self.sink_status(output)).collect()
+    }
+
+    fn sink_status(&self, output: &Output) -> SinkStatus {
+        let name = output.flow_log.name.as_str();
+        let nothing = SinkHealth::default();
+        let health = self.sink_health.get(name).unwrap_or(&nothing);
+        let pending = self.spool.pending(name);
+        let now = self.clock.now().boot;
+        SinkStatus {
+            flow_log: name.to_owned(),
+            destination: output.destination.to_string(),
+            delivered_windows: health.delivered,
+            pending_windows: pending.len() as u64,
+            oldest_pending: pending.first().map(|window| window.label().start),
+            last_error: health
+                .last_error
+                .as_ref()
+                .map(|(at, message)| self.error_status(*at, message)),
+            next_attempt_in_seconds: health
+                .next_attempt
+                .map(|at| at.saturating_sub(now).as_secs()),
+        }
+    }
+
+    fn losses(&self) -> Vec<Loss> {
+        let loss = |(cause, lost): (&ledger::Cause, &ledger::Loss)| Loss {
+            cause: *cause,
+            packets: lost.packets,
+            bytes: lost.bytes,
+            windows: lost.windows,
+        };
+        self.ledger.losses().iter().map(loss).collect()
+    }
+
+    pub(super) fn conservation(&self) -> Vec<Conservation> {
+        let of_eni = |(eni_id, directions): (&str, [ledger::Conservation; 2])| {
+            let eni_id = eni_id.to_owned();
+            ["in", "out"]
+                .into_iter()
+                .zip(directions)
+                .map(move |(direction, of)| Conservation {
+                    eni_id: eni_id.clone(),
+                    direction: direction.to_owned(),
+                    interface_counted: of.interface,
+                    recorded: of.counted.recorded,
+                    skipped: of.counted.skipped,
+                    not_ip: of.counted.not_ip,
+                    merged_segments: of.merged_segments,
+                    difference: of.difference,
+                })
+        };
+        self.ledger.conservation().flat_map(of_eni).collect()
+    }
+}
+
+fn window(length_seconds: u64, label: Window) -> WindowStatus {
+    WindowStatus {
+        length_seconds,
+        start: label.start,
+        end: label.end,
+    }
+}
+
+fn interface(state: InterfaceState) -> InterfaceStatus {
+    InterfaceStatus {
+        eni_id: state.eni_id,
+        device: state.device,
+        namespace: state.namespace,
+        captured: state.hooks.is_some(),
+        hooks: state.hooks.map(|[ingress, egress]| Hooks {
+            ingress: ingress.as_str().to_owned(),
+            egress: egress.as_str().to_owned(),
+        }),
+        reason: state.reason,
+        errors: state.failed_attempts,
+    }
+}

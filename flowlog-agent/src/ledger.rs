@@ -1,0 +1,609 @@
+//! The ledger: of each ENI, what its interface counted and what became of it, since it was first captured and over restarts.
+//!
+//! An interface and the programs on it count at different places, so the two agree when
+//!
+//! ```text
+//! interface + merged segments = recorded + skipped + not IP
+//! ```
+//!
+//! for the programs count each segment of a super-packet, and a device counts it once, or after it was cut, or before it was merged: which,
+//! depends on the device and its offloads. So the merged segments are between none and all extra segments of super-packets. The interface's
+//! counters are read while packets go on: a count is known only to lie between a reading before the moment that matters and one after it.
+//! [`Conservation`] allows for that, and for no more.
+use std::collections::BTreeMap;
+
+use flowlog_common::{EniCounters, Volume};
+use flowlog_model::spelled_enum;
+use serde::{Deserialize, Serialize};
+
+use crate::{flows::ByDirection, slots::EniTable, spool::Volumes};
+
+/// Packets of an ENI and direction, by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Counted {
+    /// In flows.
+    pub recorded: u64,
+    /// In SKIPDATA.
+    pub skipped: u64,
+    /// Frames that are not IP.
+    pub not_ip: u64,
+    /// Packets counted beyond the frames that carried them.
+    pub extra_segments: u64,
+}
+
+impl Counted {
+    /// All packets that the programs have counted.
+    fn packets(&self) -> u64 {
+        self.recorded + self.skipped + self.not_ip
+    }
+}
+
+/// What a device has counted at a moment that lies between two readings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Packets by the reading before the moment.
+    pub low: u64,
+    /// Packets by the reading after it; [`u64::MAX`] if there is none, for the device was gone.
+    pub high: u64,
+    /// Octets of frames, by the later reading that there is.
+    pub bytes: u64,
+}
+
+impl Reading {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            low: self.low.saturating_add(other.low),
+            high: self.high.saturating_add(other.high),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+
+    /// What was counted since a base.
+    fn since(self, base: Self) -> Self {
+        Self {
+            low: self.low.saturating_sub(base.high),
+            high: if self.high == u64::MAX {
+                u64::MAX
+            } else {
+                self.high.saturating_sub(base.low)
+            },
+            bytes: self.bytes.saturating_sub(base.bytes),
+        }
+    }
+
+    /// What comes nearest to a number.
+    fn nearest(self, number: u64) -> u64 {
+        number.clamp(self.low, self.high.max(self.low))
+    }
+}
+
+/// What a device has counted, by direction as the ENI's owner sees it: in, out.
+pub type DeviceCount = [Reading; 2];
+
+/// What identifies a device until the host is booted anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DeviceId {
+    /// Inode of its network namespace.
+    pub namespace: u64,
+    /// Interface index.
+    pub index: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct OnDevice {
+    device: DeviceId,
+    /// When its capture began.
+    base: DeviceCount,
+    /// When it was last read.
+    last: DeviceCount,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Entry {
+    /// Of devices that are gone, or that it is not captured on any more.
+    before: DeviceCount,
+    on: Option<OnDevice>,
+    counted: [Counted; 2],
+}
+
+/// Whether all that an interface counted is accounted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conservation {
+    /// What the interface counted, in frames: within the bounds, what comes nearest to what was counted.
+    pub interface: u64,
+    /// What became of it.
+    pub counted: Counted,
+    /// Segments that the interface has counted together with others; as many as explain its number, if they can.
+    pub merged_segments: u64,
+    /// Frames that the interface counted and the programs did not, or, below 0, the reverse; 0 if what was seen lies within the bounds.
+    pub difference: i64,
+}
+
+spelled_enum! {
+    /// Why packets are in SKIPDATA records.
+    pub enum Cause {
+        /// Neither the flow map nor the overflow ring in the kernel had room.
+        MapFull = "map-full",
+        /// Headers that are cut short or contradict themselves.
+        Unparsable = "unparsable",
+        /// The counters in the kernel were lost, or are of a version that cannot be read; packets are those that the interfaces counted
+        /// meanwhile.
+        CountersLost = "counters-lost",
+        /// Counted in the kernel when the host went down. How many they were is not known: packets and bytes are 0.
+        PowerLoss = "power-loss",
+        /// The spool had no room for flows of open windows.
+        SpoolFull = "spool-full",
+        /// Given up because the spool was larger than it may be.
+        GivenUpSize = "given-up-size",
+        /// Given up because no destination took them in time.
+        GivenUpAge = "given-up-age",
+        /// Given up because the file system was full.
+        GivenUpDisk = "given-up-disk",
+    }
+}
+
+/// What was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Packets.
+    pub packets: u64,
+    /// Octets.
+    pub bytes: u64,
+    /// Windows that were given up.
+    pub windows: u64,
+}
+
+/// The ledger of a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Grows with each change, so that of two copies the newer one is known.
+    revision: u64,
+    enis: BTreeMap<String, Entry>,
+    losses: BTreeMap<Cause, Loss>,
+}
+
+impl Ledger {
+    /// An ENI is captured on a device that had counted so much. An ENI that was captured on it before, by an agent that has left its
+    /// programs there, goes on.
+    pub fn captured(&mut self, eni_id: &str, device: DeviceId, count: DeviceCount) {
+        self.revision += 1;
+        let entry = self.enis.entry(eni_id.to_owned()).or_default();
+        if entry.on.as_ref().is_some_and(|on| on.device == device) {
+            return;
+        }
+        entry.leave();
+        entry.on = Some(OnDevice {
+            device,
+            base: count,
+            last: count,
+        });
+    }
+
+    /// An ENI is no longer captured on its device, which had counted so much; none if that could not be read. If the device was gone, what it
+    /// has counted is settled by [`Self::settle`].
+    pub fn released(&mut self, eni_id: &str, count: Option<DeviceCount>) {
+        self.revision += 1;
+        if let Some(entry) = self.enis.get_mut(eni_id) {
+            if let (Some(on), Some(count)) = (&mut entry.on, count) {
+                on.last = count;
+            }
+            entry.leave();
+        }
+    }
+
+    /// Whether there are devices that were gone before they could be read, and all that was counted on them is not drained yet.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.enis.values().any(Entry::is_unsettled)
+    }
+
+    /// All that was counted is drained. A device that was gone before it could be read had counted as much as the programs on it, but not
+    /// less than is known.
+    pub fn settle(&mut self) {
+        for entry in self.enis.values_mut().filter(|entry| entry.is_unsettled()) {
+            self.revision += 1;
+            entry.settle();
+        }
+    }
+
+    /// No program is left on any device: the host was booted anew, or the last agent took all off. What the devices had counted since they
+    /// were read is not known.
+    pub fn released_all(&mut self) {
+        self.revision += 1;
+        for entry in self.enis.values_mut().filter(|entry| entry.on.is_some()) {
+            entry.leave_unread();
+            entry.settle();
+        }
+    }
+
+    /// The devices of these ENIs have counted so much until the last drain.
+    pub fn read<'e>(&mut self, counts: impl IntoIterator<Item = (&'e str, DeviceCount)>) {
+        self.revision += 1;
+        for (eni_id, count) in counts {
+            let entry = self.enis.get_mut(eni_id);
+            if let Some(on) = entry.and_then(|entry| entry.on.as_mut()) {
+                on.last = count;
+            }
+        }
+    }
+
+    /// What a device has counted that is in no drain, of an ENI that was captured on it until now: by direction. Octets are in proportion
+    /// to the frames that it counted.
+    #[must_use]
+    pub fn missing(&self, eni_id: &str, device: DeviceId, now: DeviceCount) -> Option<ByDirection> {
+        let entry = self.enis.get(eni_id)?;
+        let on = entry.on.as_ref().filter(|on| on.device == device)?;
+        let on = OnDevice {
+            last: now,
+            ..on.clone()
+        };
+        let mut missing = ByDirection::default();
+        // Whether it counts super-packets as one, it has shown until now.
+        let merged = entry.conservation().map(|of| of.merged_segments);
+        let counted = on.counted_on(entry.before).into_iter().zip(&entry.counted);
+        for (direction, ((interface, counted), merged)) in (0..).zip(counted.zip(merged)) {
+            let packets = (interface.low + merged).saturating_sub(counted.packets());
+            let bytes = u128::from(interface.bytes) * u128::from(packets)
+                / u128::from(interface.low.max(1));
+            missing.add(direction, packets, u64::try_from(bytes).unwrap_or(u64::MAX));
+        }
+        Some(missing)
+    }
+
+    /// A drain has brought these flows, and what is in none; `lost` is what is known to be lost besides.
+    pub fn drained(
+        &mut self,
+        flows: &Volumes,
+        aside: &[EniCounters],
+        lost: &Volumes,
+        enis: &EniTable,
+    ) {
+        self.revision += 1;
+        for (slot, volumes) in flows {
+            self.count(enis, *slot, volumes, |counted, packets| {
+                counted.recorded += packets;
+            });
+        }
+        for (slot, volumes) in lost {
+            self.count(enis, *slot, volumes, |counted, packets| {
+                counted.skipped += packets;
+            });
+            for volume in [volumes.r#in, volumes.out] {
+                self.lose(Cause::CountersLost, volume, 0);
+            }
+        }
+        for (index, counters) in (0_u32..).zip(aside) {
+            if *counters == EniCounters::default() {
+                continue;
+            }
+            if let Some(counted) = self.counted(enis, index / 2, index % 2) {
+                counted.skipped += counters.map_full.packets + counters.unparsable.packets;
+                counted.not_ip += counters.not_ip.packets;
+                counted.extra_segments += counters.extra_segments;
+            }
+            self.lose(Cause::MapFull, counters.map_full, 0);
+            self.lose(Cause::Unparsable, counters.unparsable, 0);
+        }
+    }
+
+    fn count(
+        &mut self,
+        enis: &EniTable,
+        slot: u32,
+        volumes: &ByDirection,
+        add: impl Fn(&mut Counted, u64),
+    ) {
+        for (direction, volume) in (0..).zip([volumes.r#in, volumes.out]) {
+            if volume.packets > 0
+                && let Some(counted) = self.counted(enis, slot, direction)
+            {
+                add(counted, volume.packets);
+            }
+        }
+    }
+
+    fn counted(&mut self, enis: &EniTable, slot: u32, direction: u32) -> Option<&mut Counted> {
+        let eni_id = &enis.get(slot as usize)?.as_ref()?.eni.eni_id;
+        if !self.enis.contains_key(eni_id) {
+            self.enis.insert(eni_id.clone(), Entry::default());
+        }
+        let entry = self.enis.get_mut(eni_id)?;
+        entry.counted.get_mut(direction as usize)
+    }
+
+    /// So much is lost; of windows that were given up, in so many of them.
+    pub fn lose(&mut self, cause: Cause, volume: Volume, windows: u64) {
+        if volume.packets > 0 || windows > 0 {
+            self.revision += 1;
+            let loss = self.losses.entry(cause).or_default();
+            loss.packets += volume.packets;
+            loss.bytes += volume.bytes;
+            loss.windows += windows;
+        }
+    }
+
+    /// What was lost, by cause.
+    #[must_use]
+    pub fn losses(&self) -> &BTreeMap<Cause, Loss> {
+        &self.losses
+    }
+
+    /// The newer one of two copies.
+    #[must_use]
+    pub fn newer(self, other: Self) -> Self {
+        if other.revision > self.revision {
+            other
+        } else {
+            self
+        }
+    }
+
+    /// Whether all is accounted for, by ENI, in both directions.
+    pub fn conservation(&self) -> impl Iterator<Item = (&str, [Conservation; 2])> {
+        self.enis
+            .iter()
+            .map(|(eni_id, entry)| (eni_id.as_str(), entry.conservation()))
+    }
+
+    /// Forgets ENIs that are captured on no device and that `keep` says no to.
+    pub fn forget(&mut self, keep: impl Fn(&str) -> bool) {
+        self.enis
+            .retain(|eni_id, entry| entry.on.is_some() || keep(eni_id));
+    }
+}
+
+impl Entry {
+    /// What the device counted is of the past.
+    fn leave(&mut self) {
+        if let Some(on) = self.on.take() {
+            self.before = on.counted_on(self.before);
+        }
+    }
+
+    /// Likewise, when it was not read at the end.
+    fn leave_unread(&mut self) {
+        if let Some(on) = &mut self.on {
+            for reading in &mut on.last {
+                reading.high = u64::MAX;
+            }
+        }
+        self.leave();
+    }
+
+    fn is_unsettled(&self) -> bool {
+        self.on.is_none() && self.before.iter().any(|reading| reading.high == u64::MAX)
+    }
+
+    fn settle(&mut self) {
+        for (before, counted) in self.before.iter_mut().zip(&self.counted) {
+            let settled = before.nearest(counted.packets());
+            (before.low, before.high) = (settled, settled);
+        }
+    }
+
+    fn conservation(&self) -> [Conservation; 2] {
+        let interface = match &self.on {
+            Some(on) => on.counted_on(self.before),
+            None => self.before,
+        };
+        let of = |interface: Reading, counted: Counted| {
+            let packets = counted.packets();
+            let interface = interface.nearest(packets);
+            let merged_segments = packets
+                .saturating_sub(interface)
+                .min(counted.extra_segments);
+            let crossed = interface.saturating_add(merged_segments);
+            Conservation {
+                interface,
+                counted,
+                merged_segments,
+                difference: crossed.cast_signed() - packets.cast_signed(),
+            }
+        };
+        let [interface_in, interface_out] = interface;
+        let [counted_in, counted_out] = self.counted;
+        [of(interface_in, counted_in), of(interface_out, counted_out)]
+    }
+}
+
+impl OnDevice {
+    fn counted_on(&self, before: DeviceCount) -> DeviceCount {
+        let ([before_in, before_out], [base_in, base_out]) = (before, self.base);
+        let [last_in, last_out] = self.last;
+        [
+            before_in.plus(last_in.since(base_in)),
+            before_out.plus(last_out.since(base_out)),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slots::EniInSlot;
+    use flowlog_model::record::Eni;
+    use std::sync::Arc;
+
+    const DEVICE: DeviceId = DeviceId {
+        namespace: 1,
+        index: 2,
+    };
+    const OTHER: DeviceId = DeviceId {
+        namespace: 1,
+        index: 3,
+    };
+
+    fn exactly(packets_in: u64, packets_out: u64) -> DeviceCount {
+        [packets_in, packets_out].map(|packets| Reading {
+            low: packets,
+            high: packets,
+            bytes: packets * 100,
+        })
+    }
+
+    /// Enters packets `in` of the only ENI there is, in flows.
+    fn record(ledger: &mut Ledger, packets: u64) {
+        enter(ledger, packets, EniCounters::default());
+    }
+
+    fn enter(ledger: &mut Ledger, recorded: u64, aside: EniCounters) {
+        let mut flows = Volumes::new();
+        flows.entry(0).or_default().add(0, recorded, 0);
+        let eni = Eni {
+            eni_id: "eni".to_owned(),
+            vswitch_id: String::new(),
+            vm_id: None,
+            vpc_id: String::new(),
+            account_id: String::new(),
+            region: None,
+        };
+        let eni = EniInSlot {
+            eni: Arc::new(eni),
+            gone_at: None,
+        };
+        ledger.drained(&flows, &[aside], &Volumes::new(), &vec![Some(eni)]);
+    }
+
+    fn differences(ledger: &Ledger) -> [i64; 2] {
+        let (_, conservation) = ledger.conservation().next().unwrap();
+        conservation.map(|of| of.difference)
+    }
+
+    #[test]
+    fn what_the_interface_counted_and_nobody_recorded_is_the_difference() {
+        let mut ledger = Ledger::default();
+        ledger.captured("eni", DEVICE, exactly(100, 200));
+        record(&mut ledger, 7);
+        ledger.read([("eni", exactly(110, 208))]);
+        assert_eq!(differences(&ledger), [3, 8]);
+        record(&mut ledger, 4);
+        assert_eq!(differences(&ledger), [-1, 8]);
+    }
+
+    #[test]
+    fn each_way_a_frame_can_go_counts() {
+        let mut ledger = Ledger::default();
+        ledger.captured("eni", DEVICE, exactly(0, 0));
+        let packets = |packets| Volume {
+            packets,
+            bytes: packets * 100,
+        };
+        let aside = EniCounters {
+            map_full: packets(2),
+            unparsable: packets(1),
+            not_ip: packets(2),
+            extra_segments: 44,
+        };
+        enter(&mut ledger, 50, aside);
+        ledger.read([("eni", exactly(11, 0))]);
+        assert_eq!(differences(&ledger), [0, 0]);
+        // A device that counts them as they are on the wire agrees, too; one that has lost some does not.
+        for (interface, difference) in [(55, 0), (30, 0), (10, -1), (56, 1)] {
+            ledger.read([("eni", exactly(interface, 0))]);
+            assert_eq!(differences(&ledger), [difference, 0], "{interface}");
+        }
+        let losses: Vec<_> = ledger
+            .losses()
+            .iter()
+            .map(|(cause, loss)| (*cause, loss.packets))
+            .collect();
+        assert_eq!(losses, [(Cause::MapFull, 2), (Cause::Unparsable, 1)]);
+    }
+
+    #[test]
+    fn readings_under_traffic_leave_so_much_room_and_no_more() {
+        let mut ledger = Ledger::default();
+        let base = Reading {
+            low: 100,
+            high: 104,
+            bytes: 0,
+        };
+        ledger.captured("eni", DEVICE, [base, base]);
+        let now = Reading {
+            low: 150,
+            high: 151,
+            bytes: 0,
+        };
+        ledger.read([("eni", [now, now])]);
+        for (seen, difference) in [(45, 1), (46, 0), (51, 0), (52, -1)] {
+            let mut ledger = ledger.clone();
+            record(&mut ledger, seen);
+            assert_eq!(differences(&ledger)[0], difference, "{seen}");
+        }
+    }
+
+    #[test]
+    fn an_eni_goes_on_over_devices_and_restarts() {
+        let mut ledger = Ledger::default();
+        ledger.captured("eni", DEVICE, exactly(100, 0));
+        let old = ledger.clone();
+        record(&mut ledger, 10);
+        let text = serde_json::to_string(&ledger).unwrap();
+        let mut ledger = old.newer(serde_json::from_str(&text).unwrap());
+        // The next agent finds it on the same device, which has counted on.
+        ledger.captured("eni", DEVICE, exactly(105, 0));
+        ledger.released("eni", Some(exactly(115, 0)));
+        record(&mut ledger, 5);
+        ledger.captured("eni", OTHER, exactly(0, 0));
+        record(&mut ledger, 4);
+        ledger.read([("eni", exactly(4, 0))]);
+        assert_eq!(differences(&ledger), [0, 0]);
+    }
+
+    #[test]
+    fn what_a_device_counted_while_the_counters_were_lost_is_told() {
+        let mut ledger = Ledger::default();
+        ledger.captured("eni", DEVICE, exactly(100, 50));
+        record(&mut ledger, 10);
+        let missing = ledger.missing("eni", DEVICE, exactly(117, 50)).unwrap();
+        assert_eq!((missing.r#in.packets, missing.r#in.bytes), (7, 700));
+        assert_eq!(missing.out.packets, 0);
+        assert_eq!(ledger.missing("eni", OTHER, exactly(117, 50)), None);
+    }
+
+    #[test]
+    fn a_device_that_is_gone_is_settled_by_what_was_counted_on_it() {
+        let gone = [Reading {
+            low: 10,
+            high: u64::MAX,
+            bytes: 0,
+        }; 2];
+        for (counted, difference) in [(9, 1), (10, 0), (12, 0)] {
+            let mut ledger = Ledger::default();
+            ledger.captured("eni", DEVICE, exactly(0, 0));
+            ledger.released("eni", Some(gone));
+            assert!(ledger.is_unsettled());
+            record(&mut ledger, counted);
+            ledger.settle();
+            assert!(!ledger.is_unsettled());
+            assert_eq!(differences(&ledger)[0], difference, "{counted}");
+            ledger.captured("eni", OTHER, exactly(0, 0));
+            ledger.read([("eni", exactly(5, 0))]);
+            assert_eq!(differences(&ledger)[0], difference + 5, "{counted}");
+        }
+    }
+
+    #[test]
+    fn what_was_drained_after_the_last_reading_before_a_reboot_is_no_difference() {
+        let mut ledger = Ledger::default();
+        ledger.captured("eni", DEVICE, exactly(0, 0));
+        ledger.read([("eni", exactly(5, 0))]);
+        record(&mut ledger, 9);
+        ledger.released_all();
+        assert_eq!(differences(&ledger), [0, 0]);
+    }
+
+    #[test]
+    fn an_eni_that_is_gone_can_be_forgotten() {
+        let mut ledger = Ledger::default();
+        ledger.captured("here", DEVICE, exactly(0, 0));
+        ledger.captured("gone", OTHER, exactly(0, 0));
+        ledger.released("gone", None);
+        ledger.forget(|_| false);
+        assert_eq!(ledger.conservation().count(), 1);
+    }
+}

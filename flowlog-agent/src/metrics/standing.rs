@@ -1,0 +1,370 @@
+//! The metrics that tell the same as `flowlog-agent status`: how the spool, the flow logs and the books stand.
+use std::sync::atomic::Ordering;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+
+use super::{FlowLogLabels, shown};
+use crate::{
+    ledger::Cause,
+    status::{Conservation, Loss, SinkStatus, SpoolStatus},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabels {
+    cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConservationLabels {
+    eni: String,
+    direction: String,
+}
+
+/// Names and meanings of the numbers of a [`Conservation`], in the order of [`packets`].
+const CONSERVATION: [(&str, &str); 6] = [
+    (
+        "conservation_interface_packets",
+        "Packets that the device of an ENI has counted by itself, until it was last read, at the end of a window or for the status",
+    ),
+    (
+        "conservation_recorded_packets",
+        "Packets in OK records, or that will be, until the device was last read",
+    ),
+    (
+        "conservation_skipped_packets",
+        "Packets in SKIPDATA records, or that will be, until the device was last read",
+    ),
+    (
+        "conservation_not_ip_packets",
+        "Frames that are not IP, until the device was last read",
+    ),
+    (
+        "conservation_merged_segments",
+        "Segments that the device has counted together with others, until it was last read",
+    ),
+    (
+        "conservation_difference_packets",
+        "Packets that the device has counted and no record has, or, below 0, the reverse, until the device was last read",
+    ),
+];
+
+fn packets(of: &Conservation) -> [i64; 6] {
+    [
+        shown(of.interface_counted),
+        shown(of.recorded),
+        shown(of.skipped),
+        shown(of.not_ip),
+        shown(of.merged_segments),
+        of.difference,
+    ]
+}
+
+/// All at 0.
+#[derive(Default)]
+pub(super) struct StandingMetrics {
+    spool_bytes: Gauge,
+    spool_max_bytes: Gauge,
+    spool_files: Gauge,
+    spool_pending_windows: Gauge,
+    spool_drains: Gauge,
+    windows_delivered: Family<FlowLogLabels, Counter>,
+    delivery_failures: Family<FlowLogLabels, Counter>,
+    windows_pending: Family<FlowLogLabels, Gauge>,
+    delivery_failing: Family<FlowLogLabels, Gauge>,
+    lost_packets: Family<CauseLabels, Counter>,
+    lost_bytes: Family<CauseLabels, Counter>,
+    lost_windows: Family<CauseLabels, Counter>,
+    conservation: [Family<ConservationLabels, Gauge>; CONSERVATION.len()],
+}
+
+impl StandingMetrics {
+    pub(super) fn register(&self, r: &mut Registry) {
+        self.register_spool(r);
+        r.register(
+            "windows_delivered",
+            "Windows whose records a flow log has",
+            self.windows_delivered.clone(),
+        );
+        r.register(
+            "windows_pending",
+            "Closed windows that wait for a flow log",
+            self.windows_pending.clone(),
+        );
+        r.register(
+            "delivery_failures",
+            "Attempts to deliver to a flow log that failed",
+            self.delivery_failures.clone(),
+        );
+        r.register(
+            "delivery_failing",
+            "1 if the last attempt to deliver to a flow log failed, else 0",
+            self.delivery_failing.clone(),
+        );
+        r.register(
+            "lost_packets",
+            "Packets in SKIPDATA records, or that will be, by cause, also before the agent was started",
+            self.lost_packets.clone(),
+        );
+        r.register_with_unit(
+            "lost",
+            "Octets of the IP datagrams of lost_packets",
+            Unit::Bytes,
+            self.lost_bytes.clone(),
+        );
+        r.register(
+            "lost_windows",
+            "Windows that were given up whole, by cause, also before the agent was started",
+            self.lost_windows.clone(),
+        );
+        for ((name, help), family) in CONSERVATION.into_iter().zip(&self.conservation) {
+            r.register(name, help, family.clone());
+        }
+    }
+
+    fn register_spool(&self, r: &mut Registry) {
+        r.register_with_unit(
+            "spool",
+            "Size of the spool's files",
+            Unit::Bytes,
+            self.spool_bytes.clone(),
+        );
+        r.register_with_unit(
+            "spool_max",
+            "Size that the spool's files may have",
+            Unit::Bytes,
+            self.spool_max_bytes.clone(),
+        );
+        r.register(
+            "spool_files",
+            "Number of the spool's files",
+            self.spool_files.clone(),
+        );
+        r.register(
+            "spool_pending_windows",
+            "Closed windows that not every flow log has",
+            self.spool_pending_windows.clone(),
+        );
+        r.register(
+            "spool_drains",
+            "Drains that are kept for open and pending windows",
+            self.spool_drains.clone(),
+        );
+    }
+
+    pub(super) fn delivered(&self, flow_log: &FlowLogLabels) {
+        self.windows_delivered.get_or_create(flow_log).inc();
+    }
+
+    pub(super) fn delivery_failed(&self, flow_log: &FlowLogLabels) {
+        self.delivery_failures.get_or_create(flow_log).inc();
+    }
+
+    pub(super) fn set_spool(&self, spool: &SpoolStatus) {
+        self.spool_bytes.set(shown(spool.bytes));
+        self.spool_max_bytes.set(shown(spool.max_bytes));
+        self.spool_files.set(shown(spool.files));
+        self.spool_pending_windows.set(shown(spool.pending_windows));
+        self.spool_drains.set(shown(spool.drains));
+    }
+
+    pub(super) fn set_sinks(&self, sinks: &[SinkStatus]) {
+        // Flow logs that are no longer configured must not be shown on.
+        self.windows_pending.clear();
+        self.delivery_failing.clear();
+        for sink in sinks {
+            let labels = FlowLogLabels::new(&sink.flow_log);
+            // From 0 on, so that the first one is seen as an increase.
+            drop(self.windows_delivered.get_or_create(&labels));
+            drop(self.delivery_failures.get_or_create(&labels));
+            self.windows_pending
+                .get_or_create(&labels)
+                .set(shown(sink.pending_windows));
+            self.delivery_failing
+                .get_or_create(&labels)
+                .set(sink.next_attempt_in_seconds.is_some().into());
+        }
+    }
+
+    pub(super) fn set_losses(&self, losses: &[Loss]) {
+        for cause in Cause::ALL {
+            let labels = CauseLabels {
+                cause: cause.as_str(),
+            };
+            let loss = losses.iter().find(|loss| loss.cause == *cause);
+            let [packets, bytes, windows] =
+                loss.map_or([0; 3], |loss| [loss.packets, loss.bytes, loss.windows]);
+            for (family, number) in [
+                (&self.lost_packets, packets),
+                (&self.lost_bytes, bytes),
+                (&self.lost_windows, windows),
+            ] {
+                // The ledger counts, over restarts.
+                let counter = family.get_or_create(&labels);
+                counter.inner().store(number, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(super) fn set_conservation(&self, conservation: &[Conservation]) {
+        // ENIs that are gone must not be shown on.
+        self.conservation.iter().for_each(Family::clear);
+        for of in conservation {
+            let labels = ConservationLabels {
+                eni: of.eni_id.clone(),
+                direction: of.direction.clone(),
+            };
+            for (family, number) in self.conservation.iter().zip(packets(of)) {
+                family.get_or_create(&labels).set(number);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    struct Rig {
+        metrics: StandingMetrics,
+        registry: Registry,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let metrics = StandingMetrics::default();
+            let mut registry = Registry::default();
+            metrics.register(&mut registry);
+            Self { metrics, registry }
+        }
+
+        /// The samples whose name begins so.
+        fn samples(&self, name: &str) -> BTreeSet<String> {
+            let mut text = String::new();
+            encode(&mut text, &self.registry).unwrap();
+            let samples = text.lines().filter(|line| line.starts_with(name));
+            samples.map(str::to_owned).collect()
+        }
+    }
+
+    fn set(samples: &[&str]) -> BTreeSet<String> {
+        samples.iter().map(|&sample| sample.to_owned()).collect()
+    }
+
+    #[test]
+    fn the_spool_is_shown_as_it_stands() {
+        let rig = Rig::new();
+        rig.metrics.set_spool(&SpoolStatus {
+            path: String::new(),
+            bytes: 1,
+            max_bytes: u64::MAX,
+            files: 2,
+            pending_windows: 3,
+            drains: 4,
+        });
+        let expected = [
+            "spool_bytes 1",
+            "spool_max_bytes 9223372036854775807",
+            "spool_files 2",
+            "spool_pending_windows 3",
+            "spool_drains 4",
+        ];
+        assert_eq!(rig.samples("spool"), set(&expected));
+    }
+
+    #[test]
+    fn a_flow_log_counts_from_0_and_what_is_gone_is_not_shown_as_standing() {
+        let rig = Rig::new();
+        let sink = |flow_log: &str, pending_windows, next_attempt_in_seconds| SinkStatus {
+            flow_log: flow_log.to_owned(),
+            pending_windows,
+            next_attempt_in_seconds,
+            ..SinkStatus::default()
+        };
+        rig.metrics.delivered(&FlowLogLabels::new("a"));
+        rig.metrics.delivery_failed(&FlowLogLabels::new("b"));
+        rig.metrics
+            .set_sinks(&[sink("a", 0, None), sink("b", 7, Some(0))]);
+        let windows = [
+            r#"windows_delivered_total{flow_log="a"} 1"#,
+            r#"windows_delivered_total{flow_log="b"} 0"#,
+            r#"windows_pending{flow_log="a"} 0"#,
+            r#"windows_pending{flow_log="b"} 7"#,
+        ];
+        let delivery = [
+            r#"delivery_failures_total{flow_log="a"} 0"#,
+            r#"delivery_failures_total{flow_log="b"} 1"#,
+            r#"delivery_failing{flow_log="a"} 0"#,
+            r#"delivery_failing{flow_log="b"} 1"#,
+        ];
+        assert_eq!(rig.samples("windows"), set(&windows));
+        assert_eq!(rig.samples("delivery"), set(&delivery));
+        rig.metrics.set_sinks(&[sink("a", 1, None)]);
+        let pending = [r#"windows_pending{flow_log="a"} 1"#];
+        assert_eq!(rig.samples("windows_pending"), set(&pending));
+        let failing = [r#"delivery_failing{flow_log="a"} 0"#];
+        assert_eq!(rig.samples("delivery_failing"), set(&failing));
+    }
+
+    #[test]
+    fn losses_are_those_of_the_ledger_and_every_cause_is_shown() {
+        let rig = Rig::new();
+        let lost = |packets| {
+            [Loss {
+                cause: Cause::GivenUpSize,
+                packets,
+                bytes: 100,
+                windows: 1,
+            }]
+        };
+        // They are taken over, not added.
+        rig.metrics.set_losses(&lost(5));
+        rig.metrics.set_losses(&lost(6));
+        for (name, expected) in [
+            ("lost_packets_total", "6"),
+            ("lost_bytes_total", "100"),
+            ("lost_windows_total", "1"),
+        ] {
+            let samples = rig.samples(name);
+            assert_eq!(samples.len(), Cause::ALL.len(), "{name}");
+            for sample in samples {
+                let is_it = sample.contains(r#"{cause="given-up-size"}"#);
+                let number = if is_it { expected } else { "0" };
+                assert!(sample.ends_with(&format!(" {number}")), "{sample}");
+            }
+        }
+    }
+
+    #[test]
+    fn conservation_is_shown_of_those_that_were_read_last() {
+        let rig = Rig::new();
+        let of = |eni_id: &str| Conservation {
+            eni_id: eni_id.to_owned(),
+            direction: "in".to_owned(),
+            interface_counted: 1,
+            recorded: 2,
+            skipped: 3,
+            not_ip: 4,
+            merged_segments: 5,
+            difference: -3,
+        };
+        rig.metrics.set_conservation(&[of("gone"), of("here")]);
+        rig.metrics.set_conservation(&[of("here")]);
+        let expected = [
+            r#"conservation_interface_packets{eni="here",direction="in"} 1"#,
+            r#"conservation_recorded_packets{eni="here",direction="in"} 2"#,
+            r#"conservation_skipped_packets{eni="here",direction="in"} 3"#,
+            r#"conservation_not_ip_packets{eni="here",direction="in"} 4"#,
+            r#"conservation_merged_segments{eni="here",direction="in"} 5"#,
+            r#"conservation_difference_packets{eni="here",direction="in"} -3"#,
+        ];
+        assert_eq!(rig.samples("conservation"), set(&expected));
+    }
+}

@@ -1,0 +1,44 @@
+//! Packets and octets by slot and direction.
+use std::collections::BTreeMap;
+
+use flowlog_common::{DIRECTION_IN, DIRECTION_OUT};
+
+use crate::flows::{ByDirection, Flow, FlowKey};
+
+/// Packets and octets by slot and direction.
+pub type Volumes = BTreeMap<u32, ByDirection>;
+
+/// Adds volumes to others.
+pub fn add_volumes(to: &mut Volumes, volumes: &Volumes) {
+    for (slot, volume) in volumes {
+        let sum = to.entry(*slot).or_default();
+        sum.add(DIRECTION_IN, volume.r#in.packets, volume.r#in.bytes);
+        sum.add(DIRECTION_OUT, volume.out.packets, volume.out.bytes);
+    }
+}
+
+/// Adds flows to volumes; quickest if they are sorted.
+pub fn add_flows<K: FlowKey>(to: &mut Volumes, flows: &[Flow<K>]) {
+    for of_slot in flows.chunk_by(|a, b| a.key.slot() == b.key.slot()) {
+        let Some(first) = of_slot.first() else {
+            continue;
+        };
+        let sum = to.entry(first.key.slot()).or_default();
+        for flow in of_slot {
+            sum.add(flow.key.direction(), flow.packets, flow.bytes);
+        }
+    }
+}
+
+/// What is in `volumes` and not in `read`: what a window has lost, if it has `volumes` and these were read.
+#[must_use]
+pub fn missing(volumes: &Volumes, read: &Volumes) -> Volumes {
+    volumes
+        .iter()
+        .map(|(slot, volume)| {
+            let read = read.get(slot).copied().unwrap_or_default();
+            (*slot, volume.minus(read))
+        })
+        .filter(|(_, left)| *left != ByDirection::default())
+        .collect()
+}

@@ -1,0 +1,353 @@
+//! The status for people.
+use comfy_table::{CellAlignment, Table};
+
+use super::document::{
+    Conservation, InterfaceStatus, Loss, SinkStatus, StatusDocument, WindowStatus,
+};
+use crate::{
+    ledger::Cause,
+    report::{self, grouped, timestamp},
+};
+
+/// The lines of the report, at whose end the troubles are.
+pub(super) fn lines(document: &StatusDocument, troubles: &[String]) -> Vec<String> {
+    let mut lines = head(document);
+    let tables = [
+        sinks(&document.sinks),
+        interfaces(&document.interfaces),
+        conservation(&document.conservation),
+        losses(&document.losses),
+    ];
+    for table in tables.into_iter().flatten() {
+        lines.push(String::new());
+        lines.extend(table.lines());
+    }
+    lines.push(String::new());
+    if troubles.is_empty() {
+        lines.push("All is well.".to_owned());
+    }
+    lines.extend(troubles.iter().cloned());
+    lines
+}
+
+fn head(document: &StatusDocument) -> Vec<String> {
+    let StatusDocument {
+        agent,
+        windows,
+        spool,
+        last_error,
+        ..
+    } = document;
+    let mut lines = vec![format!(
+        "flowlog-agent {}, process {}, since {}, ABI version {}",
+        agent.version,
+        agent.pid,
+        timestamp(agent.since),
+        agent.abi_version
+    )];
+    let mut said = format!("Windows: {} committed", grouped(windows.committed));
+    if let Some(last) = &windows.last_closed {
+        said.push_str(&format!("; closed last: {}", window(last)));
+    }
+    lines.push(said);
+    let open = windows.open.iter();
+    lines.extend(open.map(|open| format!("Open: {}", window(open))));
+    lines.push(format!(
+        "Spool: {}, {} of {} bytes in {} files; {} waiting, {} kept",
+        spool.path,
+        grouped(spool.bytes),
+        grouped(spool.max_bytes),
+        grouped(spool.files),
+        counted(spool.pending_windows, "window"),
+        counted(spool.drains, "drain"),
+    ));
+    if let Some(error) = last_error {
+        lines.push(format!(
+            "Last error: {}, {}",
+            timestamp(error.at),
+            error.message
+        ));
+    }
+    lines
+}
+
+/// A window's label and length.
+fn window(window: &WindowStatus) -> String {
+    let seconds = window.length_seconds;
+    let length = if seconds > 0 && seconds.is_multiple_of(60) {
+        format!("{}m", seconds / 60)
+    } else {
+        format!("{seconds}s")
+    };
+    format!(
+        "{} to {} ({length})",
+        timestamp(window.start),
+        timestamp(window.end)
+    )
+}
+
+fn sinks(sinks: &[SinkStatus]) -> Option<Table> {
+    let mut table = report::table([
+        "FLOW LOG",
+        "DESTINATION",
+        "DELIVERED",
+        "WAITING",
+        "OLDEST WAITING",
+        "STATE",
+    ]);
+    numbers(&mut table, [2, 3]);
+    for sink in sinks {
+        let state = match (sink.next_attempt_in_seconds, &sink.last_error) {
+            (None, _) => "ok".to_owned(),
+            (Some(seconds), None) => format!("tries again in {seconds} s"),
+            (Some(seconds), Some(error)) => {
+                format!("{}; tries again in {seconds} s", error.message)
+            }
+        };
+        table.add_row([
+            sink.flow_log.clone(),
+            sink.destination.clone(),
+            grouped(sink.delivered_windows),
+            grouped(sink.pending_windows),
+            sink.oldest_pending.map_or("-".to_owned(), timestamp),
+            state,
+        ]);
+    }
+    (!sinks.is_empty()).then_some(table)
+}
+
+fn interfaces(interfaces: &[InterfaceStatus]) -> Option<Table> {
+    let mut table = report::table([
+        "NAMESPACE",
+        "DEVICE",
+        "ENI",
+        "INGRESS",
+        "EGRESS",
+        "ERRORS",
+        "STATE",
+    ]);
+    numbers(&mut table, [5]);
+    for interface in interfaces {
+        let hook = |hook: Option<&String>| hook.map_or("-", String::as_str).to_owned();
+        let hooks = interface.hooks.as_ref();
+        let state = match (interface.captured, &interface.reason) {
+            (true, _) => "captured".to_owned(),
+            (false, None) => "not captured".to_owned(),
+            (false, Some(reason)) => format!("not captured: {reason}"),
+        };
+        table.add_row([
+            interface
+                .namespace
+                .as_deref()
+                .unwrap_or("host's")
+                .to_owned(),
+            interface.device.clone(),
+            interface.eni_id.as_deref().unwrap_or("-").to_owned(),
+            hook(hooks.map(|hooks| &hooks.ingress)),
+            hook(hooks.map(|hooks| &hooks.egress)),
+            grouped(interface.errors.into()),
+            state,
+        ]);
+    }
+    (!interfaces.is_empty()).then_some(table)
+}
+
+fn conservation(conservation: &[Conservation]) -> Option<Table> {
+    let mut table = report::table([
+        "PACKETS OF",
+        "DIR",
+        "DEVICE",
+        "+ SEGMENTS",
+        "- RECORDED",
+        "- SKIPPED",
+        "- NOT IP",
+        "= DIFFERENCE",
+    ]);
+    numbers(&mut table, 2..8);
+    for balance in conservation {
+        let sign = if balance.difference < 0 { "-" } else { "" };
+        table.add_row([
+            balance.eni_id.clone(),
+            balance.direction.clone(),
+            grouped(balance.interface_counted),
+            grouped(balance.merged_segments),
+            grouped(balance.recorded),
+            grouped(balance.skipped),
+            grouped(balance.not_ip),
+            format!("{sign}{}", grouped(balance.difference.unsigned_abs())),
+        ]);
+    }
+    (!conservation.is_empty()).then_some(table)
+}
+
+fn losses(losses: &[Loss]) -> Option<Table> {
+    let mut table = report::table(["LOST BY", "PACKETS", "BYTES", "IN WINDOWS"]);
+    numbers(&mut table, 1..4);
+    let losses: Vec<&Loss> = losses
+        .iter()
+        .filter(|loss| loss.packets > 0 || loss.windows > 0)
+        .collect();
+    for loss in &losses {
+        let known = |number| match loss.cause {
+            Cause::PowerLoss => "not known".to_owned(),
+            _ => grouped(number),
+        };
+        table.add_row([
+            loss.cause.to_string(),
+            known(loss.packets),
+            known(loss.bytes),
+            grouped(loss.windows),
+        ]);
+    }
+    (!losses.is_empty()).then_some(table)
+}
+
+fn numbers(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
+    for index in columns {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+fn counted(number: u64, noun: &str) -> String {
+    format!(
+        "{} {noun}{}",
+        grouped(number),
+        if number == 1 { "" } else { "s" }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::document::{AgentStatus, ErrorStatus, Hooks, SpoolStatus, WindowsStatus};
+
+    const START: u64 = 1_795_356_000;
+
+    fn balance(direction: &str, interface_counted: u64, merged_segments: u64) -> Conservation {
+        Conservation {
+            eni_id: "eni-1".to_owned(),
+            direction: direction.to_owned(),
+            interface_counted,
+            recorded: 1_200_000,
+            skipped: 30,
+            not_ip: 4,
+            merged_segments,
+            ..Conservation::default()
+        }
+        .balanced()
+    }
+
+    fn loss(cause: Cause, packets: u64, windows: u64) -> Loss {
+        Loss {
+            cause,
+            packets,
+            bytes: packets * 1500,
+            windows,
+        }
+    }
+
+    fn document() -> StatusDocument {
+        let captured = InterfaceStatus {
+            eni_id: Some("eni-1".to_owned()),
+            device: "eth0".to_owned(),
+            captured: true,
+            hooks: Some(Hooks {
+                ingress: "xdp native".to_owned(),
+                egress: "tcx".to_owned(),
+            }),
+            ..InterfaceStatus::default()
+        };
+        let waiting = InterfaceStatus {
+            eni_id: Some("eni-2".to_owned()),
+            device: "eth1".to_owned(),
+            namespace: Some("db".to_owned()),
+            reason: Some("no such device".to_owned()),
+            errors: 3,
+            ..InterfaceStatus::default()
+        };
+        StatusDocument {
+            agent: AgentStatus {
+                version: "0.1.0".to_owned(),
+                pid: 604,
+                since: START + 575,
+                abi_version: 1,
+            },
+            windows: WindowsStatus {
+                committed: 1_234,
+                open: vec![WindowStatus {
+                    length_seconds: 600,
+                    start: START,
+                    end: START + 600,
+                }],
+                last_closed: Some(WindowStatus {
+                    length_seconds: 5,
+                    start: START - 5,
+                    end: START,
+                }),
+            },
+            sinks: vec![
+                SinkStatus {
+                    flow_log: "all".to_owned(),
+                    destination: "standard output".to_owned(),
+                    delivered_windows: 1_234,
+                    ..SinkStatus::default()
+                },
+                SinkStatus {
+                    flow_log: "web".to_owned(),
+                    destination: "/var/log/web.log".to_owned(),
+                    delivered_windows: 7,
+                    pending_windows: 2,
+                    oldest_pending: Some(START - 600),
+                    last_error: Some(ErrorStatus {
+                        at: START,
+                        message: "no space left".to_owned(),
+                    }),
+                    next_attempt_in_seconds: Some(8),
+                },
+            ],
+            spool: SpoolStatus {
+                path: "/spool".to_owned(),
+                bytes: 12_345,
+                max_bytes: 1 << 30,
+                files: 9,
+                pending_windows: 2,
+                drains: 1,
+            },
+            losses: vec![
+                loss(Cause::MapFull, 0, 0),
+                loss(Cause::Unparsable, 1_000, 2),
+                loss(Cause::PowerLoss, 0, 1),
+            ],
+            interfaces: vec![captured, waiting],
+            conservation: vec![
+                balance("in", 1_000_000, 200_034),
+                balance("out", 1_200_036, 0),
+            ],
+            last_error: Some(ErrorStatus {
+                at: START,
+                message: "no space left".to_owned(),
+            }),
+        }
+    }
+
+    #[test]
+    fn the_report_says_everything() {
+        let document = document();
+        let lines = lines(&document, &document.troubles());
+        let text: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
+        let expected = include_str!("render.txt");
+        assert_eq!(text.join("\n") + "\n", expected);
+    }
+
+    #[test]
+    fn an_agent_that_has_just_started_is_well() {
+        let lines = lines(&StatusDocument::default(), &[]);
+        assert_eq!(lines.last().map(String::as_str), Some("All is well."));
+        assert!(
+            !lines.iter().any(|line| line.contains("FLOW LOG")),
+            "{lines:?}"
+        );
+    }
+}
