@@ -4,7 +4,7 @@
 //!
 //! | key | meaning |
 //! |---|---|
-//! | `eni-id`, `vswitch-id`, `vpc-id`, `account-id` | identity; required; each an [`Id`] |
+//! | `eni-id`, `vswitch-id`, `vpc-id`, `account-id` | identity; required; each an [`Id`](crate::text::Id) |
 //! | `vm-id`, `region` | identity; optional |
 //! | `match.name` | pattern of the device's name, see [`crate::glob`] |
 //! | `match.mac` | the device's MAC address, in either case |
@@ -12,23 +12,32 @@
 //! | `match.namespace` | the named network namespace in which the device is; the host's if absent |
 //! | `side` | `guest` (default): the device is the ENI; `host`: it is the host's end of the VM's veth or tap |
 //! | `hook` | `tc` (default) or `xdp`: what counts ingress |
+//! | `security-mode`, `security-group-ids`, `private-ip-addresses`, `ipv6-addresses` | see [`crate::security_group`] |
+//!
+//! and of `[[security-group]]` and `[[prefix-list]]`, which [`crate::security_group`] describes. An ENI of another host that is a member
+//! of a group is a `[[remote-eni]]`: an `eni-id`, its groups and its addresses, and no device.
 //!
 //! `match` has at least one key, and a device matches if it fits all that are given. A device that two entries match is ambiguous:
 //! no order or narrowness of patterns decides, for a wrong guess would put one customer's traffic in another's records.
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Deserialize;
-use toml::Spanned;
 
 use crate::glob::Glob;
-use crate::input::{Document, InputError, Table};
+use crate::input::{Document, InputError};
 use crate::record::Eni;
-use crate::text::{Id, Text};
+use crate::security_group::{Attachment, Policy, SecurityGroups};
+use crate::text::Text;
 use crate::{spelled_enum, text_type};
+
+mod raw;
 
 /// Most entries that an inventory can have.
 pub const MAX_ENTRIES: usize = 65_536;
+
+/// Most ENIs of other hosts that an inventory can have.
+pub const MAX_REMOTE_ENIS: usize = 65_536;
 
 /// Longest device name in bytes: Linux's `IFNAMSIZ` without the ending zero (`include/uapi/linux/if.h`).
 pub const MAX_DEVICE_NAME_BYTES: usize = 15;
@@ -46,6 +55,7 @@ pub type AliasPattern = Glob<MAX_ALIAS_BYTES>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     entries: Vec<EniEntry>,
+    security_groups: SecurityGroups,
 }
 
 /// One entry: an ENI, and how to know its device.
@@ -59,6 +69,8 @@ pub struct EniEntry {
     pub side: Side,
     /// What counts ingress.
     pub hook: Hook,
+    /// Its security groups.
+    pub security: Attachment,
     /// Line of the file in which the entry begins, from 1.
     pub line: usize,
 }
@@ -131,31 +143,7 @@ impl Inventory {
     /// # Errors
     /// [`InputError`] for something that is not allowed, such as two entries of one eni-id.
     pub fn parse(text: &str, file: &str) -> Result<Self, InputError> {
-        let document = Document::new(text, file);
-        let RawInventory { eni } = document.parse()?;
-        if let Some(entry) = eni.get(MAX_ENTRIES) {
-            return Err(document.refuse(
-                &entry.span(),
-                format_args!("allowed are {MAX_ENTRIES} entries in all"),
-            ));
-        }
-        let mut lines: HashMap<String, usize> = HashMap::with_capacity(eni.len());
-        let mut entries = Vec::with_capacity(eni.len());
-        for raw in eni {
-            let line = document.line(&raw.span());
-            let Table(raw) = raw.into_inner();
-            let id_span = raw.eni_id.span();
-            let entry = raw.check(&document, line)?;
-            let id_line = document.line(&id_span);
-            if let Some(earlier) = lines.insert(entry.eni.eni_id.clone(), id_line) {
-                let clause = format_args!(
-                    "allowed is one entry for each eni-id, and line {earlier} has this one already"
-                );
-                return Err(document.refuse(&id_span, clause));
-            }
-            entries.push(entry);
-        }
-        Ok(Self { entries })
+        raw::parse(&Document::new(text, file))
     }
 
     /// All entries, in the order of the file.
@@ -182,6 +170,24 @@ impl Inventory {
                     .collect(),
             ),
         }
+    }
+
+    /// The entry of this eni-id.
+    #[must_use]
+    pub fn entry(&self, eni_id: &str) -> Option<&EniEntry> {
+        self.entries.iter().find(|entry| entry.eni.eni_id == eni_id)
+    }
+
+    /// The security groups, with their members.
+    #[must_use]
+    pub const fn security_groups(&self) -> &SecurityGroups {
+        &self.security_groups
+    }
+
+    /// What the security groups of an entry of this inventory say together.
+    #[must_use]
+    pub fn policy(&self, entry: &EniEntry) -> Policy {
+        self.security_groups.policy(&entry.security.group_ids)
     }
 
     /// The named network namespaces in which ENIs are.
@@ -221,76 +227,6 @@ impl DeviceMatch {
             namespace,
         } = self;
         name.is_none() && mac.is_none() && alias.is_none() && namespace.is_none()
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RawInventory {
-    #[serde(default)]
-    eni: Vec<Spanned<Table<RawEni>>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RawEni {
-    eni_id: Spanned<Id>,
-    vswitch_id: Id,
-    vm_id: Option<Id>,
-    vpc_id: Id,
-    account_id: Id,
-    region: Option<Id>,
-    r#match: Spanned<Table<DeviceMatch>>,
-    #[serde(default)]
-    side: Side,
-    #[serde(default)]
-    hook: Hook,
-}
-
-impl RawEni {
-    fn check(self, document: &Document<'_>, line: usize) -> Result<EniEntry, InputError> {
-        let Self {
-            eni_id,
-            vswitch_id,
-            vm_id,
-            vpc_id,
-            account_id,
-            region,
-            r#match,
-            side,
-            hook,
-        } = self;
-        let match_span = r#match.span();
-        let Table(device) = r#match.into_inner();
-        if device.is_empty() {
-            return Err(document.refuse(
-                &match_span,
-                "allowed is at least one of name, mac, alias and namespace",
-            ));
-        }
-        if let Some(name) = &device.name
-            && name.as_str().len() - name.as_str().matches('*').count() > MAX_DEVICE_NAME_BYTES
-        {
-            let clause = format_args!(
-                "`name` can match no device, for allowed are names of {MAX_DEVICE_NAME_BYTES} bytes at most"
-            );
-            return Err(document.refuse(&match_span, clause));
-        }
-        let eni = Eni {
-            eni_id: eni_id.into_inner().into_string(),
-            vswitch_id: vswitch_id.into_string(),
-            vm_id: vm_id.map(Id::into_string),
-            vpc_id: vpc_id.into_string(),
-            account_id: account_id.into_string(),
-            region: region.map(Id::into_string),
-        };
-        Ok(EniEntry {
-            eni,
-            device,
-            side,
-            hook,
-            line,
-        })
     }
 }
 

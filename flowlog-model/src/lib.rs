@@ -7,6 +7,7 @@
 //! | [`mod@format`], [`template`] | records as JSON lines and as text |
 //! | [`flow_log`] | the flow log resource: what it captures, and which records it takes |
 //! | [`inventory`], [`glob`] | which device is which ENI |
+//! | [`security_group`] | which packets of an ENI are allowed |
 //! | [`input`] | reading TOML, with errors of one sentence that name file, line and key |
 //! | [`text`] | values that are written as text, and what is allowed of them |
 #![forbid(unsafe_code)]
@@ -19,5 +20,6 @@ pub mod glob;
 pub mod input;
 pub mod inventory;
 pub mod record;
+pub mod security_group;
 pub mod template;
 pub mod text;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::text::Id;
 
 /// An entry of the given id, whose `match` and further keys are `rest`.
 fn entry(eni_id: &str, rest: &str) -> String {
@@ -57,6 +58,7 @@ fn reads_every_key() {
         },
         side: Side::Host,
         hook: Hook::Xdp,
+        security: Attachment::default(),
         line: 3,
     };
     assert_eq!(inventory.entries(), [expected]);
@@ -262,7 +264,7 @@ fn errors_name_line_key_and_what_is_allowed() {
         (entry("a", "side = 'vm'\nmatch.name = 'a'"), "inventory.toml:6: `side` is 'vm': allowed are guest and host".into()),
         (entry("a", "hook = 1\nmatch.name = 'a'"), "inventory.toml:6: `hook` is 1: allowed are tc and xdp".into()),
         ("[eni]\n".into(), "inventory.toml:1: `eni` is a table: allowed is a list".into()),
-        ("[[enis]]\n".into(), "inventory.toml:1: `enis` is not known here: allowed is eni".into()),
+        ("[[enis]]\n".into(), "inventory.toml:1: `enis` is not known here: allowed are eni, remote-eni, security-group and prefix-list".into()),
         (
             entry("a", "match.name = 'a'") + &entry("b", "match.name = 'b'") + &entry("a", "match.name = 'c'"),
             "inventory.toml:14: `eni-id` is \"a\": allowed is one entry for each eni-id, and line 2 has this one already".into(),
