@@ -33,7 +33,8 @@
 //! | **`[[eni]]`** | | |
 //! | `security-mode` | `observe` of an ENI that has groups, else `off` | `off`, `observe`, `enforce` |
 //!
-//! [`Policy::decide`] says what the rules make of a packet that opens a session. It is written to be obviously right.
+//! [`Policy::decide`] says what the rules make of a packet that opens a session. It is written to be obviously right, and is the
+//! reference for [`compile`], the form in which the kernel has it.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -42,6 +43,7 @@ use crate::text::Id;
 
 mod attachment;
 mod cidr;
+pub mod compile;
 mod policy;
 mod protocol;
 mod raw;

@@ -85,13 +85,13 @@ impl From<Access> for Action {
 }
 
 /// The two ends of a packet, as the ENI sees them.
-struct Ends {
-    peer: IpAddr,
-    local: IpAddr,
+pub(super) struct Ends {
+    pub(super) peer: IpAddr,
+    pub(super) local: IpAddr,
 }
 
 impl Ends {
-    const fn of(direction: Direction, flow: &FlowTuple) -> Self {
+    pub(super) const fn of(direction: Direction, flow: &FlowTuple) -> Self {
         match direction {
             Direction::In => Self {
                 peer: flow.src_addr,
@@ -212,6 +212,14 @@ impl Policy {
     #[must_use]
     pub fn rules(&self) -> &[Arc<PolicyRule>] {
         &self.rules
+    }
+
+    /// The addresses of members, group by group, that come before the rules (accept) or after them (drop).
+    pub(super) fn inner(&self, access: Access) -> &[Arc<[Cidr]>] {
+        match access {
+            Access::Accept => &self.open,
+            Access::Drop => &self.isolated,
+        }
     }
 }
 
