@@ -100,6 +100,15 @@ impl Direction {
             Self::Out => "out",
         }
     }
+
+    /// The direction of what answers.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::In => Self::Out,
+            Self::Out => Self::In,
+        }
+    }
 }
 
 impl Action {

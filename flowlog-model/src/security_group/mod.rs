@@ -34,7 +34,7 @@
 //! | `security-mode` | `observe` of an ENI that has groups, else `off` | `off`, `observe`, `enforce` |
 //!
 //! [`Policy::decide`] says what the rules make of a packet that opens a session. It is written to be obviously right, and is the
-//! reference for [`compile`], the form in which the kernel has it.
+//! reference for [`compile`], the form in which the kernel has it. [`session`] says what becomes of the packets that follow.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -48,6 +48,7 @@ mod policy;
 mod protocol;
 mod raw;
 mod rule;
+pub mod session;
 
 pub use attachment::Attachment;
 pub(crate) use attachment::{Address, RawAttachment, Use};

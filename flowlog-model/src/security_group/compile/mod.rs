@@ -21,8 +21,8 @@
 //!
 //! # What it costs
 //!
-//! A decision makes two to three longest prefix matches and binary searches at most, and then ANDs five vectors word by word, up to the first
-//! word that is not empty. It is made once for a session.
+//! A decision makes at most two longest prefix matches and two binary searches, and then ANDs five vectors word by word, up to the
+//! first word that is not empty. It is made once for a session.
 //!
 //! Sizes for one direction, for rules with a /24 and a port each (the test `sizes` holds them):
 //!
