@@ -5,6 +5,7 @@
 //! | [`record`] | the flow log record and the identity of an ENI |
 //! | [`field`] | the names and the order of a record's fields |
 //! | [`mod@format`], [`template`] | records as JSON lines and as text |
+//! | [`recorded`] | records read back from lines |
 //! | [`flow_log`] | the flow log resource: what it captures, and which records it takes |
 //! | [`inventory`], [`glob`] | which device is which ENI |
 //! | [`security_group`] | which packets of an ENI are allowed |
@@ -20,6 +21,7 @@ pub mod glob;
 pub mod input;
 pub mod inventory;
 pub mod record;
+pub mod recorded;
 pub mod security_group;
 pub mod template;
 pub mod text;
