@@ -12,6 +12,7 @@ use crate::{
     agent::{self, AgentError, RunOptions},
     check, interfaces,
     output::{OutputForm, OutputOptions},
+    policy::{self, PolicyCommand},
     report::ReportForm,
     status::{self, StatusOptions},
 };
@@ -48,6 +49,9 @@ enum Command {
     ///
     /// Needs root. Exit code 0: the agent has answered; 1: it has not, or, with --check, something is not well.
     Status(StatusArguments),
+    /// Ask what security groups make of a packet, or of recorded flows, before they are changed.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
 }
 
 #[derive(Debug, clap::Args)]
@@ -99,7 +103,9 @@ pub fn main() -> ExitCode {
     // What a report is about is in the report.
     start_tracing(match cli.command {
         Command::Run(_) => "info",
-        Command::Check(_) | Command::Interfaces(_) | Command::Status(_) => "error",
+        Command::Check(_) | Command::Interfaces(_) | Command::Status(_) | Command::Policy(_) => {
+            "error"
+        }
     });
     let result = match cli.command {
         Command::Run(arguments) => run(&arguments).map(|()| ExitCode::SUCCESS),
@@ -115,6 +121,7 @@ pub fn main() -> ExitCode {
             form: arguments.output,
             check: arguments.check,
         }),
+        Command::Policy(command) => return policy::run(&command),
     };
     match result {
         Ok(code) => code,

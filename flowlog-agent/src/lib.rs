@@ -23,6 +23,7 @@ pub mod ledger;
 mod lock;
 pub mod metrics;
 pub mod output;
+mod policy;
 mod privileges;
 mod readiness;
 mod report;

@@ -1,4 +1,4 @@
-//! What the commands that report, `check`, `interfaces` and `status`, have in common.
+//! What the commands that report, `check`, `interfaces`, `status` and `policy`, have in common.
 use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
