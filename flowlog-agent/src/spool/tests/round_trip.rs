@@ -223,6 +223,9 @@ fn what_is_delivered_is_removed_but_for_the_newest_drains_mark() {
             lab.spool().usage(),
             Usage {
                 bytes: 4096,
+                drains: 1,
+                // Its meta file, three cursors and the state.
+                files: 5,
                 ..Usage::default()
             }
         );
