@@ -12,7 +12,7 @@
 //! [`Conservation`] allows for that, and for no more.
 use std::collections::BTreeMap;
 
-use flowlog_common::{EniCounters, Volume};
+use flowlog_common::{EniCounters, MAX_ENIS, Volume};
 use flowlog_model::spelled_enum;
 use serde::{Deserialize, Serialize};
 
@@ -349,8 +349,15 @@ impl Ledger {
             .map(|(eni_id, entry)| (eni_id.as_str(), entry.conservation()))
     }
 
+    /// Whether it has more ENIs than a host captures at once. It is kept with each drain.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.enis.len() > MAX_ENIS as usize
+    }
+
     /// Forgets ENIs that are captured on no device and that `keep` says no to.
     pub fn forget(&mut self, keep: impl Fn(&str) -> bool) {
+        self.revision += 1;
         self.enis
             .retain(|eni_id, entry| entry.on.is_some() || keep(eni_id));
     }

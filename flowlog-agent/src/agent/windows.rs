@@ -1,5 +1,5 @@
 //! Draining, closing windows, and keeping what the next agent needs.
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use flowlog_common::Volume;
 use flowlog_model::record::Eni;
@@ -269,12 +269,26 @@ impl Agent {
             self.state_is_saved = true;
             // Not earlier: after a crash the windows that were closed would be open again, and may name a slot that is another ENI's by then.
             self.capture.windows_opened(self.windows.opened());
+            self.forget_enis();
             failpoint::reached("window-state-saved");
         }
         if self.state_is_saved {
             self.publish_closed();
         }
         Ok(())
+    }
+
+    /// Forgets ENIs that no open window can name, when there were many.
+    fn forget_enis(&mut self) {
+        if self.ledger.is_large() {
+            let enis = self.capture.enis().by_slot;
+            let named: BTreeSet<&str> = enis
+                .iter()
+                .flatten()
+                .map(|entry| entry.eni.eni_id.as_str())
+                .collect();
+            self.ledger.forget(|eni_id| named.contains(eni_id));
+        }
     }
 
     fn publish_closed(&mut self) {
