@@ -127,10 +127,10 @@ impl Adopted {
             ring_position: 0,
         };
         let mut ledger = books.ledger.clone();
-        let skipped = skipped(&aside, books.lost);
+        let skipped = skipped(&aside, books.ledger.lost());
         let committed = writer.commit(mark, &skipped, |_| {
             // What was counted here was so before the ledger looked at the devices.
-            ledger.drained(&Volumes::new(), &[], books.lost, books.enis);
+            ledger.drained(&Volumes::new(), &[], books.enis);
             serde_json::to_value(&ledger).unwrap_or_default()
         })?;
         *books.ledger = ledger;
@@ -205,7 +205,6 @@ mod tests {
         let mut books = Books {
             ledger: &mut Ledger::default(),
             enis: &captured.by_slot,
-            lost: &Volumes::new(),
             now: &|| Duration::ZERO,
         };
         adopted

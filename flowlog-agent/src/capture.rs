@@ -188,6 +188,8 @@ impl Capture {
         for device in devices {
             self.device(device, now);
         }
+        // An ENI may have moved to a device that came before the one that it was on.
+        self.retry_waiting(now, true);
     }
 
     /// When the next retry is due, as a boot time.

@@ -51,8 +51,6 @@ pub struct Books<'a> {
     pub ledger: &'a mut Ledger,
     /// Whose the slots are.
     pub enis: &'a EniTable,
-    /// What is known to be lost and is in no counter.
-    pub lost: &'a Volumes,
     /// Gives the boot time, by which a commit is timed.
     pub now: &'a dyn Fn() -> Duration,
 }
@@ -215,11 +213,11 @@ impl Drainer {
             flips: self.counters.flips(),
             ring_position,
         };
-        let skipped = skipped(&aside, books.lost);
+        let skipped = skipped(&aside, books.ledger.lost());
         let mut ledger = books.ledger.clone();
         let read = (books.now)();
         let committed = writer.commit(mark, &skipped, |volumes| {
-            ledger.drained(volumes, &aside, books.lost, books.enis);
+            ledger.drained(volumes, &aside, books.enis);
             // Text keys and numbers always can be.
             serde_json::to_value(&ledger).unwrap_or_default()
         })?;

@@ -10,7 +10,7 @@
 //! depends on the device and its offloads. So the merged segments are between none and all extra segments of super-packets. The interface's
 //! counters are read while packets go on: a count is known only to lie between a reading before the moment that matters and one after it.
 //! [`Conservation`] allows for that, and for no more.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flowlog_common::{EniCounters, MAX_ENIS, Volume};
 use flowlog_model::spelled_enum;
@@ -164,6 +164,12 @@ pub struct Ledger {
     revision: u64,
     enis: BTreeMap<String, Entry>,
     losses: BTreeMap<Cause, Loss>,
+    /// What is lost and not yet in a drain, by slot.
+    #[serde(default)]
+    lost: Volumes,
+    /// ENIs whose counters are lost, and of which it is not known how much.
+    #[serde(default)]
+    lost_enis: BTreeSet<String>,
 }
 
 impl Ledger {
@@ -214,6 +220,8 @@ impl Ledger {
     /// were read is not known.
     pub fn released_all(&mut self) {
         self.revision += 1;
+        self.lost.clear();
+        self.lost_enis.clear();
         for entry in self.enis.values_mut().filter(|entry| entry.on.is_some()) {
             entry.leave_unread();
             entry.settle();
@@ -254,22 +262,52 @@ impl Ledger {
         Some(missing)
     }
 
-    /// A drain has brought these flows, and what is in none; `lost` is what is known to be lost besides.
-    pub fn drained(
-        &mut self,
-        flows: &Volumes,
-        aside: &[EniCounters],
-        lost: &Volumes,
-        enis: &EniTable,
-    ) {
+    /// The counters of these ENIs are lost. How much was in them, their interfaces tell: see [`Self::missing`] and [`Self::lose_packets`].
+    pub fn lose_counters(&mut self, eni_ids: impl IntoIterator<Item = String>) {
+        self.revision += 1;
+        self.lost_enis.extend(eni_ids);
+    }
+
+    /// ENIs whose counters are lost, and of which it is not known how much.
+    #[must_use]
+    pub fn lost_enis(&self) -> &BTreeSet<String> {
+        &self.lost_enis
+    }
+
+    /// So much of an ENI was lost with its counters. The next drain tells it under its slot.
+    pub fn lose_packets(&mut self, eni_id: &str, slot: u32, missing: &ByDirection) {
+        self.revision += 1;
+        self.lost_enis.remove(eni_id);
+        let lost = self.lost.entry(slot).or_default();
+        for (direction, volume) in [(0, missing.r#in), (1, missing.out)] {
+            lost.add(direction, volume.packets, volume.bytes);
+        }
+    }
+
+    /// What is lost and not yet in a drain, by slot.
+    #[must_use]
+    pub fn lost(&self) -> &Volumes {
+        &self.lost
+    }
+
+    /// Every window that the loss of counters concerns has told of it.
+    pub fn lost_enis_told(&mut self) {
+        if !self.lost_enis.is_empty() {
+            self.revision += 1;
+            self.lost_enis.clear();
+        }
+    }
+
+    /// A drain has brought these flows, and what is in none, and tells what is lost besides.
+    pub fn drained(&mut self, flows: &Volumes, aside: &[EniCounters], enis: &EniTable) {
         self.revision += 1;
         for (slot, volumes) in flows {
             self.count(enis, *slot, volumes, |counted, packets| {
                 counted.recorded += packets;
             });
         }
-        for (slot, volumes) in lost {
-            self.count(enis, *slot, volumes, |counted, packets| {
+        for (slot, volumes) in std::mem::take(&mut self.lost) {
+            self.count(enis, slot, &volumes, |counted, packets| {
                 counted.skipped += packets;
             });
             for volume in [volumes.r#in, volumes.out] {
@@ -313,6 +351,19 @@ impl Ledger {
         }
         let entry = self.enis.get_mut(eni_id)?;
         entry.counted.get_mut(direction as usize)
+    }
+
+    /// Of what a drain has brought, only the sums were kept: these packets are in SKIPDATA.
+    pub fn kept_sums_only(&mut self, flows: &Volumes, enis: &EniTable) {
+        for (slot, volumes) in flows {
+            self.count(enis, *slot, volumes, |counted, packets| {
+                counted.recorded = counted.recorded.saturating_sub(packets);
+                counted.skipped += packets;
+            });
+            for volume in [volumes.r#in, volumes.out] {
+                self.lose(Cause::SpoolFull, volume, 0);
+            }
+        }
     }
 
     /// So much is lost; of windows that were given up, in so many of them.
@@ -472,7 +523,7 @@ mod tests {
             eni: Arc::new(eni),
             gone_at: None,
         };
-        ledger.drained(&flows, &[aside], &Volumes::new(), &vec![Some(eni)]);
+        ledger.drained(&flows, &[aside], &vec![Some(eni)]);
     }
 
     fn differences(ledger: &Ledger) -> [i64; 2] {

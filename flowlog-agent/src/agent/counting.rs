@@ -48,14 +48,11 @@ impl Agent {
 
     fn captured(&mut self, change: &Change, count: DeviceCount) {
         let device = device_id(change.device);
-        if self.lost_enis.contains(&change.eni_id)
+        if self.ledger.lost_enis().contains(&change.eni_id)
             && let Some(missing) = self.ledger.missing(&change.eni_id, device, count)
         {
-            self.lost_enis.remove(&change.eni_id);
-            let lost = self.lost.entry(change.slot).or_default();
-            for (direction, volume) in [(0, missing.r#in), (1, missing.out)] {
-                lost.add(direction, volume.packets, volume.bytes);
-            }
+            self.ledger
+                .lose_packets(&change.eni_id, change.slot, &missing);
             tracing::error!(
                 eni = change.eni_id,
                 "its interface has counted {} packets in and {} out that are lost",

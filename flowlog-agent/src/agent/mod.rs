@@ -20,7 +20,7 @@ mod status;
 mod windows;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -53,7 +53,7 @@ use crate::{
     output::OutputOptions,
     privileges,
     sink::{Output, SinkEvent, Sinks},
-    spool::{Compacted, Spool, Volumes},
+    spool::{Compacted, Spool},
     status::{Request, Requests},
     watch::FileWatch,
     window::Window,
@@ -113,10 +113,6 @@ struct Agent {
     capture: Capture,
     drainer: Drainer,
     ledger: Ledger,
-    /// What is lost and not yet in a drain.
-    lost: Volumes,
-    /// ENIs whose counters are lost, and of which it is not known how much.
-    lost_enis: BTreeSet<String>,
     /// The boot time at which the agent was started.
     started: Duration,
     discovery: Discovery,

@@ -8,7 +8,7 @@
 //! | counters that are gone, or cannot be taken over | what the interfaces counted meanwhile is SKIPDATA |
 //! | windows that are not delivered | are delivered |
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -38,7 +38,7 @@ use crate::{
     output, privileges,
     sizing::Sizing,
     slots::{CapturedEnis, EniInSlot, Slots},
-    spool::{KernelMark, OpenSeries, Recovered, Spool, SpoolConfig, StoredEni, Volumes},
+    spool::{KernelMark, OpenSeries, Recovered, Spool, SpoolConfig, StoredEni},
     status,
     watch::FileWatch,
     window::{Now, Schedule, Window},
@@ -71,7 +71,12 @@ impl Previous {
         let saved: Saved = serde_json::from_value(state.ledger).unwrap_or_default();
         let ledger: Ledger = serde_json::from_value(extras).unwrap_or_default();
         Self {
-            same_boot: saved.boot_id == boot_id,
+            // Without a state, the counters of the newest drain tell.
+            same_boot: saved.boot_id == boot_id
+                || (saved.boot_id.is_empty()
+                    && mark
+                        .as_ref()
+                        .is_some_and(|mark| mark.epoch.starts_with(boot_id))),
             series: state.series,
             enis: state.enis,
             mark,
@@ -223,8 +228,6 @@ impl Agent {
             leftovers_looked_for: false,
             metrics: Metrics::new(),
             ledger: Ledger::default(),
-            lost: Volumes::new(),
-            lost_enis: BTreeSet::new(),
             started: now.boot,
             closed_unsaved: 0,
             given: BTreeMap::new(),
@@ -281,7 +284,8 @@ impl Agent {
         }
         if has_lost && same_boot {
             let captured = enis.into_iter().filter(|eni| eni.gone_at_ns.is_none());
-            self.lost_enis = captured.map(|stored| stored.eni.eni_id).collect();
+            self.ledger
+                .lose_counters(captured.map(|stored| stored.eni.eni_id));
         } else if left == Pins::New || !same_boot {
             self.ledger.released_all();
         }

@@ -10,7 +10,7 @@ use crate::{
     failpoint,
     ledger::Cause,
     slots::CapturedEnis,
-    spool::{Closing, Compacted, GivenUp, Lost, SpoolError, Volumes},
+    spool::{Closing, Compacted, GivenUp, Lost, SpoolError},
     windows::Closed,
 };
 
@@ -129,11 +129,9 @@ impl Agent {
             let mut books = Books {
                 ledger: &mut self.ledger,
                 enis: &enis,
-                lost: &self.lost,
                 now: &|| now,
             };
             let committed = adopted.drain(&mut self.spool, &mut books, &our_slots)?;
-            self.lost = Volumes::new();
             tracing::info!(
                 flows = committed.flows_v4 + committed.flows_v6,
                 "drained what an agent of another version has counted"
@@ -154,7 +152,6 @@ impl Agent {
         let books = Books {
             ledger: &mut self.ledger,
             enis: &enis.by_slot,
-            lost: &self.lost,
             now: &now,
         };
         if let Some(drain) = self.drainer.drain_held(&mut self.spool, books)? {
@@ -163,7 +160,6 @@ impl Agent {
         let books = Books {
             ledger: &mut self.ledger,
             enis: &enis.by_slot,
-            lost: &self.lost,
             now: &now,
         };
         let closes = why == Why::WindowDue;
@@ -173,17 +169,14 @@ impl Agent {
     }
 
     fn drained(&mut self, drain: &Drain, enis: &CapturedEnis, began: Duration, why: Why) {
-        self.lost = Volumes::new();
         self.ledger.settle();
         let seconds = (self.clock.now().boot - began).as_secs_f64();
         self.metrics
             .drained(drain, &enis.by_slot, seconds, why == Why::Early);
         if drain.committed.sums_only.is_some() {
-            for volumes in drain.committed.volumes.values() {
-                for volume in [volumes.r#in, volumes.out] {
-                    self.ledger.lose(Cause::SpoolFull, volume, 0);
-                }
-            }
+            self.ledger
+                .kept_sums_only(&drain.committed.volumes, &enis.by_slot);
+            self.state_is_saved = false;
             tracing::error!(
                 "the spool has no room for flows: of what was just drained, only the sums are kept, as SKIPDATA"
             );
@@ -208,6 +201,7 @@ impl Agent {
                     "gave up {windows} windows of the spool that were not delivered: {packets} packets become SKIPDATA"
                 );
                 self.ledger.lose(cause, Volume { packets, bytes }, windows);
+                self.state_is_saved = false;
             }
         }
     }
@@ -222,7 +216,7 @@ impl Agent {
         let captured = self.capture.enis();
         for window in windows {
             self.to_close.push_back(ToClose {
-                loss_unknown: window.opened < self.started && !self.lost_enis.is_empty(),
+                loss_unknown: window.opened < self.started && !self.ledger.lost_enis().is_empty(),
                 window,
                 captured: captured.clone(),
                 closed,
@@ -269,6 +263,9 @@ impl Agent {
             self.state_is_saved = true;
             // Not earlier: after a crash the windows that were closed would be open again, and may name a slot that is another ENI's by then.
             self.capture.windows_opened(self.windows.opened());
+            if self.windows.opened() >= self.started {
+                self.ledger.lost_enis_told();
+            }
             self.forget_enis();
             failpoint::reached("window-state-saved");
         }
