@@ -102,6 +102,8 @@ fn lose_counters(scene: &mut Scene) -> Sent {
         flows: 10_000,
         ..FloodPlan::default()
     };
+    // It answers when it has read what the devices had counted as their capture began. What crosses while they are read, nobody can tell.
+    scene.agent.status().expect("a status");
     let mut sent = scene.flood(&plan);
     let drained = || scene.metrics.value("early_drains_total") > 0.0;
     wait_until("an early drain", drained);
