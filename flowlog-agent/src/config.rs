@@ -18,6 +18,7 @@
 //! | `spool.max-age` | `7d` | `1m` to `365d`: minutes (`m`), hours (`h`) or days (`d`) |
 //! | `spool.max-flows-in-memory` | 262144 | 1024 to 16777216 |
 //! | `metrics.listen` | off | address and port |
+//! | `service` | none | [`ServiceConfig`] |
 //! | `flow-log` | none | up to 100 of [`FlowLogConfig`] |
 //!
 //! Paths that the agent writes to are absolute, so that none depends on the folder in which it was started.
@@ -35,9 +36,11 @@ use flowlog_model::spelled_enum;
 
 mod flow_logs;
 mod raw;
+mod service;
 mod values;
 
 pub(crate) use raw::DEFAULT_STATUS_SOCKET;
+pub use service::{ManagedDestination, ServiceConfig};
 
 /// Most flow logs that a configuration can have.
 pub const MAX_FLOW_LOGS: usize = 100;
@@ -64,6 +67,8 @@ pub struct Config {
     pub spool: SpoolConfig,
     /// Where metrics are served.
     pub metrics: MetricsConfig,
+    /// The service that manages further flow logs; none if there are those of the file alone.
+    pub service: Option<ServiceConfig>,
     /// The flow logs, in the order of the file, also those that are Inactive.
     pub flow_logs: Vec<FlowLogConfig>,
 }
@@ -264,6 +269,9 @@ impl Config {
         let mut config = Self::parse(&text, &path.display().to_string())?;
         if let Some(folder) = path.parent() {
             config.inventory = folder.join(&config.inventory);
+            if let Some(service) = &mut config.service {
+                service.read_from(folder);
+            }
         }
         Ok(config)
     }

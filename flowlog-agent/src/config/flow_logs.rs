@@ -18,10 +18,10 @@ use super::values::{AbsolutePath, Size};
 use super::{Destination, FlowLogConfig, MAX_FLOW_LOGS};
 
 /// Size of a file of a flow log, in bytes, unless the configuration says otherwise: 100 MiB.
-const DEFAULT_MAX_SIZE_BYTES: u64 = 100 << 20;
+pub(super) const DEFAULT_MAX_SIZE_BYTES: u64 = 100 << 20;
 
 /// Files of a rotated file unless the configuration says otherwise, and at most.
-const FILES_OF_A_FILE: (u16, u64) = (10, 1000);
+pub(super) const FILES_OF_A_FILE: (u16, u64) = (10, 1000);
 
 /// Files of a folder unless the configuration says otherwise, and at most.
 const FILES_OF_A_FOLDER: (u32, u64) = (10_000, 1_000_000);
@@ -46,9 +46,9 @@ pub(super) struct RawFlowLog {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RawDestination {
+pub(super) struct RawDestination {
     r#type: DestinationType,
-    path: Option<Spanned<AbsolutePath>>,
+    pub(super) path: Option<Spanned<AbsolutePath>>,
     /// 1 KiB to 1 TiB.
     max_size: Option<Spanned<Size<0x400, 0x100_0000_0000>>>,
     max_files: Option<Spanned<toml::Value>>,
@@ -56,7 +56,7 @@ struct RawDestination {
 
 spelled_enum! {
     #[derive(Default)]
-    enum FormatKind {
+    pub(super) enum FormatKind {
         #[default]
         Text = "text",
         Json = "json",
@@ -236,7 +236,7 @@ fn format(
 }
 
 impl RawDestination {
-    fn check(
+    pub(super) fn check(
         self,
         span: &Range<usize>,
         document: &Document<'_>,

@@ -9,6 +9,7 @@ use toml::Spanned;
 use super::values::{AbsolutePath, Age, AnyPath, ListenAddr, Size, SocketPath};
 use super::{
     AttachMode, CaptureConfig, Config, MetricsConfig, OnExit, Position, SpoolConfig, flow_logs,
+    service,
 };
 
 /// Where pins are unless the configuration says otherwise.
@@ -37,6 +38,7 @@ struct RawConfig {
     spool: Table<RawSpool>,
     #[serde(default)]
     metrics: Table<RawMetrics>,
+    service: Option<Spanned<Table<service::RawService>>>,
     #[serde(default)]
     flow_log: Vec<Spanned<Table<flow_logs::RawFlowLog>>>,
 }
@@ -81,8 +83,10 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, InputError> {
         capture,
         spool,
         metrics,
+        service,
         flow_log,
     } = document.parse()?;
+    let service = service.map(|service| service::check(service, &document));
     Ok(Config {
         inventory: inventory.0,
         pin_path: pin_path.map_or(DEFAULT_PIN_PATH.into(), |path| path.0),
@@ -94,6 +98,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, InputError> {
         metrics: MetricsConfig {
             listen: metrics.0.listen.map(|listen| listen.0),
         },
+        service: service.transpose()?,
         flow_logs: flow_logs::check(flow_log, &document)?,
     })
 }

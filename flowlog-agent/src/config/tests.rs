@@ -49,6 +49,7 @@ fn defaults() {
             max_flows_in_memory: 262_144,
         },
         metrics: MetricsConfig { listen: None },
+        service: None,
         flow_logs: Vec::new(),
     };
     assert_eq!(config, expected);
