@@ -7,7 +7,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use flowlog_model::input::{Document, InputError};
 use flowlog_model::text::Text;
 use serde::Deserialize;
 use thiserror::Error;
@@ -20,7 +19,8 @@ const OTHERS: u32 = 0o077;
 
 /// An access key: who signs a request, and with what.
 ///
-/// Its file is TOML with the two keys `access-key-id` and `access-key-secret`. Its `Debug` leaves the secret out.
+/// Its file is a JSON object with the two keys `id` and `secret`, and perhaps others: what the service gives when it makes a key. Its
+/// `Debug` leaves the secret out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessKey {
     id: String,
@@ -47,15 +47,19 @@ pub enum KeyFileError {
         mode: u32,
     },
     /// The file does not say what it should.
-    #[error(transparent)]
-    Input(#[from] InputError),
+    #[error("the access key file {} has no access key ({reason}): allowed is a JSON object with `id` and `secret`", .path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawKey {
-    access_key_id: KeyText,
-    access_key_secret: KeyText,
+    id: KeyText,
+    secret: KeyText,
 }
 
 /// An id or a secret: what can stand in a header without quotes.
@@ -95,10 +99,13 @@ impl AccessKey {
     /// [`KeyFileError`].
     pub fn load(path: &Path) -> Result<Self, KeyFileError> {
         let text = read_private(path)?;
-        let raw: RawKey = Document::new(&text, &path.display().to_string()).parse()?;
+        let raw: RawKey = serde_json::from_str(&text).map_err(|error| KeyFileError::NoKey {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
         Ok(Self {
-            id: raw.access_key_id.0,
-            secret: raw.access_key_secret.0,
+            id: raw.id.0,
+            secret: raw.secret.0,
         })
     }
 
@@ -155,11 +162,11 @@ mod tests {
 
     use super::*;
 
-    const KEY: &str = "access-key-id = 'id-1'\naccess-key-secret = 's/+='\n";
+    const KEY: &str = "{\"id\": \"id-1\", \"secret\": \"s/+=\", \"role\": \"agent\"}";
 
     fn load(text: &str, mode: u32) -> Result<AccessKey, String> {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("key.toml");
+        let path = folder.path().join("key.json");
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let shown = folder.path().display().to_string();
@@ -181,7 +188,7 @@ mod tests {
             assert_eq!(
                 load(KEY, mode).unwrap_err(),
                 format!(
-                    "the access key file /key.toml is open to others than its owner (mode {mode:04o}): allowed is mode 0600, as by \
+                    "the access key file /key.json is open to others than its owner (mode {mode:04o}): allowed is mode 0600, as by \
                      `chmod 600`"
                 )
             );
@@ -191,17 +198,14 @@ mod tests {
     #[test]
     fn what_is_no_key_is_told_in_a_sentence() {
         for (text, expected) in [
+            ("{\"id\": \"a\"}", "(missing field `secret` at line 1"),
             (
-                "access-key-id = 'a'\n",
-                "`access-key-secret` is missing: it must stand at the top of the file",
-            ),
-            (
-                "access-key-id = 'a b'\naccess-key-secret = 'c'\n",
+                "{\"id\": \"a b\", \"secret\": \"c\"}",
                 "allowed are 1 to 128 letters, digits and `-._~+/=`",
             ),
             (
-                &format!("{KEY}other = 1\n"),
-                "allowed are access-key-id and access-key-secret",
+                "id = 'a'",
+                "): allowed is a JSON object with `id` and `secret`",
             ),
             (&"#".repeat(5000), "it is larger than 4096 bytes"),
         ] {

@@ -7,6 +7,9 @@
 //! | [`mod@format`], [`template`] | records as JSON lines and as text |
 //! | [`recorded`] | records read back from lines |
 //! | [`flow_log`] | the flow log resource: what it captures, and which records it takes |
+//! | [`managed`] | the flow log as the service manages it: names, limits and states of the API |
+//! | [`protocol`] | what the agent and the service tell each other |
+//! | [`signature`] | how requests are signed |
 //! | [`inventory`], [`glob`] | which device is which ENI |
 //! | [`security_group`] | which packets of an ENI are allowed |
 //! | [`input`] | reading TOML, with errors of one sentence that name file, line and key |
@@ -20,8 +23,11 @@ pub mod format;
 pub mod glob;
 pub mod input;
 pub mod inventory;
+pub mod managed;
+pub mod protocol;
 pub mod record;
 pub mod recorded;
 pub mod security_group;
+pub mod signature;
 pub mod template;
 pub mod text;

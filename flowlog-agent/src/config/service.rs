@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    const LEAST: &str = "url = 'http://127.0.0.1:8080'\naccess-key-file = 'key.toml'\n";
+    const LEAST: &str = "url = 'http://127.0.0.1:8080'\naccess-key-file = 'key.json'\n";
 
     fn service(lines: &str) -> Result<ServiceConfig, InputError> {
         let text = format!("inventory = 'i.toml'\n[service]\n{lines}");
@@ -226,7 +226,7 @@ mod tests {
     fn the_service_has_defaults() {
         let config = service(LEAST).unwrap();
         assert_eq!(config.url.to_string(), "http://127.0.0.1:8080");
-        assert_eq!(config.access_key_file, Path::new("key.toml"));
+        assert_eq!(config.access_key_file, Path::new("key.json"));
         assert_eq!((config.ca_file, config.host_id), (None, None));
         assert_eq!(config.format, Format::text(&DEFAULT_FIELDS));
         let all = "destination = { type = 'file', path = '/var/log/flowlog/{project}/{logstore}/{flow-log-id}.log' }";
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn every_key_of_the_service() {
         let config = service(
-            "url = 'https://flowlog.example'\naccess-key-file = '/etc/key.toml'\nca-file = '/etc/ca.pem'\nhost-id = 'host-1.a_b'\n\
+            "url = 'https://flowlog.example'\naccess-key-file = '/etc/key.json'\nca-file = '/etc/ca.pem'\nhost-id = 'host-1.a_b'\n\
              format = 'json'\ndestination = { type = 'folder', path = '/a/{flow-log-id}', max-files = 3 }\n",
         )
         .unwrap();
@@ -331,7 +331,7 @@ mod tests {
     fn files_are_looked_for_beside_the_configuration() {
         let mut config = service(&format!("{LEAST}ca-file = '/etc/ca.pem'\n")).unwrap();
         config.read_from(Path::new("/etc/flowlog"));
-        assert_eq!(config.access_key_file, Path::new("/etc/flowlog/key.toml"));
+        assert_eq!(config.access_key_file, Path::new("/etc/flowlog/key.json"));
         assert_eq!(config.ca_file.as_deref(), Some(Path::new("/etc/ca.pem")));
     }
 }

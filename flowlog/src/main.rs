@@ -1,0 +1,6 @@
+//! `flowlog`.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    flowlog::cli::main()
+}
