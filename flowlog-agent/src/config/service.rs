@@ -5,7 +5,7 @@ use flowlog_client::ServiceUrl;
 use flowlog_model::field::DEFAULT_FIELDS;
 use flowlog_model::format::Format;
 use flowlog_model::input::{Document, InputError, Table};
-use flowlog_model::text::{Text, in_words};
+use flowlog_model::text::{Id, in_words};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -32,7 +32,7 @@ const NONE: &str = "none";
 /// | `url` | required | `http` or `https`, a host and perhaps a port |
 /// | `access-key-file` | required | a path; if relative, to the configuration's folder. The file's owner alone may have rights |
 /// | `ca-file` | what the system trusts | a path, likewise: the authorities, in PEM, that may have signed the service's certificate |
-/// | `host-id` | the host's name | 1 to 128 letters, digits, `-`, `_` and `.` |
+/// | `host-id` | the host's name | an [`Id`] |
 /// | `format` | `text` | `json`, `text`; for flow logs that have no format of their own |
 /// | `destination` | a file, `/var/log/flowlog/{project}/{logstore}/{flow-log-id}.log` | as a flow log's; its path has `{flow-log-id}` in it |
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,29 +61,10 @@ pub(super) struct RawService {
     url: ServiceUrl,
     access_key_file: AnyPath,
     ca_file: Option<AnyPath>,
-    host_id: Option<HostId>,
+    host_id: Option<Id>,
     #[serde(default)]
     format: FormatKind,
     destination: Option<Spanned<Table<RawDestination>>>,
-}
-
-struct HostId(String);
-
-impl Text for HostId {
-    fn allowed() -> String {
-        "allowed are 1 to 128 letters, digits, `-`, `_` and `.`".into()
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        ((1..=128).contains(&text.len()) && text.chars().all(legal)).then(|| Self(text.to_owned()))
-    }
-}
-
-impl<'de> Deserialize<'de> for HostId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        flowlog_model::text::deserialize_text(deserializer)
-    }
 }
 
 pub(super) fn check(
@@ -95,7 +76,7 @@ pub(super) fn check(
         url: raw.url,
         access_key_file: raw.access_key_file.0,
         ca_file: raw.ca_file.map(|path| path.0),
-        host_id: raw.host_id.map(|id| id.0),
+        host_id: raw.host_id.map(Id::into_string),
         format: match raw.format {
             FormatKind::Text => Format::text(&DEFAULT_FIELDS),
             FormatKind::Json => Format::json(&DEFAULT_FIELDS),
@@ -319,7 +300,7 @@ mod tests {
             ),
             (
                 "url = 'http://a'\naccess-key-file = 'a'\nhost-id = 'a b'\n",
-                "allowed are 1 to 128 letters, digits, `-`, `_` and `.`",
+                "allowed are 1 to 64 characters of A-Z",
             ),
         ] {
             let error = service(lines).unwrap_err().to_string();

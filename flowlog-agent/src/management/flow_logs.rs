@@ -1,0 +1,116 @@
+//! What the agent is to do for a desired state.
+use std::collections::BTreeMap;
+
+use flowlog_model::{
+    flow_log::{CaptureWindow, FlowLog, FlowLogName},
+    format::Format,
+    protocol::{DesiredFlowLog, DesiredState, MAX_FLOW_LOGS},
+    text::{Id, InvalidText, Text},
+};
+
+use super::Managed;
+use crate::config::{Destination, FlowLogConfig, ServiceConfig};
+
+/// The flow logs of a state as the agent has those of its configuration, and what of it cannot be done. A flow log is known by its id
+/// here, which stays when its name changes. `local` are the flow logs of the configuration, which go first.
+pub(super) fn plan(
+    state: &DesiredState,
+    config: &ServiceConfig,
+    local: &[FlowLogConfig],
+) -> Managed {
+    let mut managed = Managed::default();
+    for desired in &state.flow_logs {
+        let planned = if managed.flow_logs.len() < MAX_FLOW_LOGS {
+            flow_log(desired, config).and_then(|planned| beside(planned, local, &managed))
+        } else {
+            Err(format!(
+                "the agent has {MAX_FLOW_LOGS} flow logs, the most that it takes"
+            ))
+        };
+        match planned {
+            Ok(planned) => managed.flow_logs.push(planned),
+            Err(reason) => {
+                managed.refused.insert(desired.flow_log_id.clone(), reason);
+            }
+        }
+    }
+    managed
+}
+
+fn flow_log(desired: &DesiredFlowLog, config: &ServiceConfig) -> Result<FlowLogConfig, String> {
+    let invalid = |error: InvalidText| error.to_string();
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let (project, logstore) = (given(&desired.project), given(&desired.logstore));
+    let id = desired.flow_log_id.as_str();
+    let destination = config
+        .destination
+        .of(id, project.as_deref(), logstore.as_deref())
+        .ok_or("its project and logstore are no parts of a path: allowed are letters, digits, `-` and `_`")?;
+    let format = match &desired.log_format {
+        None => config.format.clone(),
+        Some(template) => Format::template(template).map_err(|error| error.to_string())?,
+    };
+    Ok(FlowLogConfig {
+        flow_log: FlowLog {
+            name: id.parse::<FlowLogName>().map_err(invalid)?,
+            resource_type: desired.resource_type,
+            resource_id: desired.resource_id.parse::<Id>().map_err(invalid)?,
+            traffic_type: desired.traffic_type,
+            window: window(desired.aggregation_interval)?,
+            status: desired.status,
+            // Nothing that does not matter to a record: what changes of it changes nothing here.
+            description: None,
+            account_id: Some(desired.account_id.clone()),
+            region: Some(desired.region.clone()),
+            ip_version: desired.ip_version,
+        },
+        format,
+        destination,
+    })
+}
+
+fn window(minutes: u64) -> Result<CaptureWindow, String> {
+    CaptureWindow::from_text(&format!("{minutes}m")).ok_or_else(|| {
+        format!(
+            "a window of {minutes} minutes is not known: {}",
+            CaptureWindow::allowed()
+        )
+    })
+}
+
+/// Refuses what would be taken for a flow log that there is, or get in its way.
+fn beside(
+    planned: FlowLogConfig,
+    local: &[FlowLogConfig],
+    managed: &Managed,
+) -> Result<FlowLogConfig, String> {
+    let is_file = planned.destination != Destination::Stdout;
+    for other in local.iter().chain(&managed.flow_logs) {
+        let name = &other.flow_log.name;
+        if *name == planned.flow_log.name {
+            return Err(format!("the agent has another flow log called {name}"));
+        }
+        if is_file && other.destination.to_string() == planned.destination.to_string() {
+            return Err(format!("the flow log {name} writes to its destination"));
+        }
+    }
+    Ok(planned)
+}
+
+/// The windows and destinations of flow logs, by name.
+#[cfg(test)]
+pub(super) fn summary(managed: &Managed) -> BTreeMap<String, String> {
+    let of = |planned: &FlowLogConfig| {
+        let FlowLog {
+            name,
+            window,
+            status,
+            ..
+        } = &planned.flow_log;
+        (
+            name.to_string(),
+            format!("{status} {window} {}", planned.destination),
+        )
+    };
+    managed.flow_logs.iter().map(of).collect()
+}
