@@ -17,7 +17,7 @@
 //! | 8 | octets |
 //!
 //! All blocks of a run but the last are full, so that the next one is found also where one is damaged.
-use flowlog_common::{FlowKeyV4, FlowKeyV6};
+use flowlog_common::{FlowKeyV4, FlowKeyV6, FlowMarks};
 use serde::{Deserialize, Serialize};
 
 use super::names::DrainRange;
@@ -98,7 +98,7 @@ macro_rules! stored_key {
                     self.protocol,
                     self.direction,
                     self.action,
-                    self.reserved,
+                    self.origin,
                 ]);
             }
 
@@ -106,7 +106,7 @@ macro_rules! stored_key {
                 let eni = octets.take().map(u32::from_le_bytes)?;
                 let (src_addr, dst_addr) = (octets.take()?, octets.take()?);
                 let (src_port, dst_port) = (octets.take()?, octets.take()?);
-                let [protocol, direction, action, reserved] = octets.take()?;
+                let [protocol, direction, action, origin] = octets.take()?;
                 Some(Self {
                     eni,
                     src_addr,
@@ -116,7 +116,7 @@ macro_rules! stored_key {
                     protocol,
                     direction,
                     action,
-                    reserved,
+                    origin,
                 })
             }
         }
@@ -161,7 +161,7 @@ pub(super) fn encode<K: StoredKey>(block: &mut Vec<u8>, place: Place, flows: &[F
     block.extend_from_slice(&[0; 4]);
     for flow in flows {
         flow.key.encode(block);
-        block.extend_from_slice(&flow.tcp_flags.to_le_bytes());
+        block.extend_from_slice(&flow.marks.0.to_le_bytes());
         block.extend_from_slice(&flow.packets.to_le_bytes());
         block.extend_from_slice(&flow.bytes.to_le_bytes());
     }
@@ -189,7 +189,7 @@ pub(super) fn decode<K: StoredKey>(block: &[u8], number: usize) -> Option<Flow<K
     let mut octets = Octets::new(block.get(from..from + octets)?);
     Some(Flow {
         key: K::decode(&mut octets)?,
-        tcp_flags: octets.take().map(u32::from_le_bytes)?,
+        marks: octets.take().map(u32::from_le_bytes).map(FlowMarks)?,
         packets: octets.take().map(u64::from_le_bytes)?,
         bytes: octets.take().map(u64::from_le_bytes)?,
     })
@@ -226,10 +226,10 @@ mod tests {
             any::<[u8; 4]>(),
         );
         (key, any::<u32>(), any::<u64>(), any::<u64>()).prop_map(
-            |((eni, addresses, ports, rest), tcp_flags, packets, bytes)| {
+            |((eni, addresses, ports, rest), marks, packets, bytes)| {
                 let [a, b, c, d, e, f, g, h] = addresses;
                 let [i, j, k, l] = ports;
-                let [protocol, direction, action, reserved] = rest;
+                let [protocol, direction, action, origin] = rest;
                 let (src_addr, dst_addr) = ([a, b, c, d], [e, f, g, h]);
                 let (src_port, dst_port) = ([i, j], [k, l]);
                 let key = FlowKeyV4 {
@@ -241,11 +241,11 @@ mod tests {
                     protocol,
                     direction,
                     action,
-                    reserved,
+                    origin,
                 };
                 Flow {
                     key,
-                    tcp_flags,
+                    marks: FlowMarks(marks),
                     packets,
                     bytes,
                 }
@@ -264,11 +264,11 @@ mod tests {
             protocol: 6,
             direction: 1,
             action: 1,
-            reserved: 0,
+            origin: 0,
         };
         let flow = Flow {
             key,
-            tcp_flags: 0x12,
+            marks: FlowMarks::new(0x12, 300),
             packets: 0x0304,
             bytes: 0x0506,
         };

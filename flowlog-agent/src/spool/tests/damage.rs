@@ -144,7 +144,7 @@ fn assert_within<K: FlowKey + std::fmt::Debug>(flows: &[Flow<K>], truth: &[Flow<
         let at = truth.binary_search_by_key(&flow.key, |flow| flow.key);
         let there_was = truth[at.expect("there is such a flow")];
         assert!(flow.packets <= there_was.packets && flow.bytes <= there_was.bytes);
-        assert_eq!(flow.tcp_flags & !there_was.tcp_flags, 0);
+        assert_eq!(flow.marks.tcp_flags() & !there_was.marks.tcp_flags(), 0);
     }
 }
 
