@@ -11,8 +11,8 @@
 //!
 //! | octets | flow |
 //! |---|---|
-//! | 20 or 44 | key, field by field: slot, addresses, ports, protocol, direction, action, 0 |
-//! | 4 | TCP flags |
+//! | 20 or 44 | key, field by field: slot, addresses, ports, protocol, direction, action, origin |
+//! | 4 | TCP flags in the first octet; what decided the action in the others |
 //! | 8 | packets |
 //! | 8 | octets |
 //!
@@ -264,7 +264,7 @@ mod tests {
             protocol: 6,
             direction: 1,
             action: 1,
-            origin: 0,
+            origin: 2,
         };
         let flow = Flow {
             key,
@@ -281,8 +281,8 @@ mod tests {
         assert_eq!(block[12..16], crc32fast::hash(&summed).to_le_bytes());
         assert_eq!(block[16..20], [4, 3, 2, 1]);
         assert_eq!(block[20..52], [[0xa1; 16], [0xb2; 16]].concat());
-        assert_eq!(block[52..60], [1, 2, 3, 4, 6, 1, 1, 0]);
-        assert_eq!(block[60..64], [0x12, 0, 0, 0]);
+        assert_eq!(block[52..60], [1, 2, 3, 4, 6, 1, 1, 2]);
+        assert_eq!(block[60..64], [0x12, 44, 1, 0]);
         assert_eq!(block[64..72], [4, 3, 0, 0, 0, 0, 0, 0]);
         assert_eq!(block[72..], [6, 5, 0, 0, 0, 0, 0, 0]);
         assert!(is_sound(Family::V6, PLACE, 1, &block));

@@ -333,7 +333,7 @@ fn a_cursor_in_the_place_of_anothers_is_not_believed() {
     fs::rename(cursor("minute"), cursor("too")).unwrap();
     let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
     assert_eq!(recovered.damage.count, 1);
-    assert_eq!(spool.cursor("too").read().unwrap(), None);
+    assert_eq!(spool.cursors().of("too").read().unwrap(), None);
     assert_eq!(spool.pending("too").len(), spool.pending("minute").len());
     drop(spool);
     go_on(&lab, folder.path());
