@@ -249,7 +249,7 @@ impl Drainer {
 pub(crate) fn flow<K: FlowKey>(packet: &Overflow<K>) -> Flow<K> {
     Flow {
         key: packet.key,
-        tcp_flags: packet.tcp_flags,
+        marks: packet.marks,
         packets: packet.packets,
         bytes: packet.bytes,
     }

@@ -1,7 +1,7 @@
 //! Flows in user space: as drained from the kernel, sorted by key, and merged.
 use std::cmp::Ordering;
 
-use flowlog_common::{DIRECTION_OUT, FlowCounters, FlowKeyV4, FlowKeyV6, Volume};
+use flowlog_common::{DIRECTION_OUT, FlowCounters, FlowKeyV4, FlowKeyV6, FlowMarks, Volume};
 use itertools::Itertools as _;
 use serde::{Deserialize, Serialize};
 
@@ -38,8 +38,8 @@ impl FlowKey for FlowKeyV6 {
 pub struct Flow<K> {
     /// What identifies it.
     pub key: K,
-    /// TCP flags OR-ed.
-    pub tcp_flags: u32,
+    /// TCP flags, and what decided.
+    pub marks: FlowMarks,
     /// Packets as on the wire.
     pub packets: u64,
     /// Octets of the IP datagrams.
@@ -50,17 +50,16 @@ impl<K: FlowKey> Flow<K> {
     /// From what the kernel counted.
     #[must_use]
     pub fn new(key: K, counters: &FlowCounters) -> Self {
-        // Flags are one octet of the header; the kernel's word is wide only for the sake of atomic access.
         Self {
             key,
-            tcp_flags: counters.tcp_flags as u32,
+            marks: counters.marks,
             packets: counters.packets,
             bytes: counters.bytes,
         }
     }
 
     fn absorb(&mut self, other: &Self) {
-        self.tcp_flags |= other.tcp_flags;
+        self.marks = self.marks.merged(other.marks);
         self.packets = self.packets.saturating_add(other.packets);
         self.bytes = self.bytes.saturating_add(other.bytes);
     }
@@ -242,7 +241,7 @@ mod tests {
                 eni,
                 ..FlowKeyV4::default()
             },
-            tcp_flags: 1 << (packets % 8),
+            marks: FlowMarks::new(1 << (packets % 8), packets as u32),
             packets,
             bytes: packets * 100,
         }

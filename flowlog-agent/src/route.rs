@@ -97,7 +97,7 @@ impl<'w> Router<'w> {
             packets: Some(flow.packets),
             bytes: Some(flow.bytes),
             action: Some(action),
-            tcp_flags: (tuple.protocol == TCP).then_some(flow.tcp_flags as u8),
+            tcp_flags: (tuple.protocol == TCP).then_some(flow.marks.tcp_flags()),
             ..self.empty_record(eni, LogStatus::Ok)
         });
     }

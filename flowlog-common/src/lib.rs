@@ -7,7 +7,7 @@
 #![no_std]
 
 /// Version of everything in this crate; part of the path under which maps are pinned.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Flow maps that a generation of counters consists of: IPv4 and IPv6.
 pub const FAMILIES: usize = 2;
@@ -37,6 +37,29 @@ pub const ACTION_ACCEPT: u8 = 0;
 /// REJECT.
 pub const ACTION_REJECT: u8 = 1;
 
+/// [`FlowKeyV4::origin`]: the ENI's own program counted the packets.
+pub const ORIGIN_PROGRAM: u8 = 0;
+/// [`FlowKeyV4::origin`], of REJECT: netfilter dropped packets that the program had counted before. They are in no other place than the flow
+/// that the program counted them in, be it ACCEPT; this says how many of those are REJECT.
+pub const ORIGIN_NETFILTER_AFTER: u8 = 1;
+/// [`FlowKeyV4::origin`], of REJECT: netfilter dropped packets before they came to the program, so they are counted here alone.
+pub const ORIGIN_NETFILTER_BEFORE: u8 = 2;
+
+/// [`FlowMarks::decided_by`]: nothing judged the packets.
+pub const DECIDED_BY_NOTHING: u32 = 0;
+/// [`FlowMarks::decided_by`]: the inner access policy of a security group.
+pub const DECIDED_BY_INNER_ACCESS: u32 = 1;
+/// [`FlowMarks::decided_by`]: no rule of the security groups matched.
+pub const DECIDED_BY_DEFAULT: u32 = 2;
+/// [`FlowMarks::decided_by`]: there was no room for the session.
+pub const DECIDED_BY_NO_ROOM: u32 = 3;
+/// [`FlowMarks::decided_by`]: netfilter.
+pub const DECIDED_BY_NETFILTER: u32 = 4;
+/// [`FlowMarks::decided_by`]: the first number that stands for a rule. User space gives the numbers out.
+pub const DECIDED_BY_FIRST_RULE: u32 = 16;
+/// The greatest number of [`FlowMarks::decided_by`].
+pub const DECIDED_BY_MAX: u32 = (1 << 24) - 1;
+
 /// Index of the IPv4 flow map in a generation.
 pub const FAMILY_V4: u32 = 0;
 /// Index of the IPv6 flow map in a generation.
@@ -62,8 +85,8 @@ pub struct FlowKeyV4 {
     pub direction: u8,
     /// [`ACTION_ACCEPT`] or [`ACTION_REJECT`].
     pub action: u8,
-    /// Always 0.
-    pub reserved: u8,
+    /// Who counted: [`ORIGIN_PROGRAM`], [`ORIGIN_NETFILTER_AFTER`] or [`ORIGIN_NETFILTER_BEFORE`].
+    pub origin: u8,
 }
 
 /// What identifies an IPv6 flow; the fields are those of [`FlowKeyV4`].
@@ -86,8 +109,45 @@ pub struct FlowKeyV6 {
     pub direction: u8,
     /// [`ACTION_ACCEPT`] or [`ACTION_REJECT`].
     pub action: u8,
-    /// Always 0.
-    pub reserved: u8,
+    /// Who counted, as in [`FlowKeyV4`].
+    pub origin: u8,
+}
+
+/// What is known of a flow besides its volume, in one word so that it can be changed at once: TCP flags OR-ed over the flow's packets (FIN
+/// 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128) in the lowest 8 bits, and above them what decided its action.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowMarks(pub u32);
+
+impl FlowMarks {
+    /// From its parts; of `decided_by` what exceeds [`DECIDED_BY_MAX`] is cut off.
+    #[must_use]
+    pub const fn new(tcp_flags: u8, decided_by: u32) -> Self {
+        Self(tcp_flags as u32 | decided_by << 8)
+    }
+
+    /// TCP flags OR-ed over the flow's packets.
+    #[must_use]
+    pub const fn tcp_flags(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// What decided the flow's action last: one of `DECIDED_BY_…`, or the number of a rule.
+    #[must_use]
+    pub const fn decided_by(self) -> u32 {
+        self.0 >> 8
+    }
+
+    /// Of two parts of one flow. Of two that decided, the greater number counts, which is that of the newer rule; whatever the order, the
+    /// result is the same.
+    #[must_use]
+    pub const fn merged(self, other: Self) -> Self {
+        let (a, b) = (self.decided_by(), other.decided_by());
+        Self::new(
+            self.tcp_flags() | other.tcp_flags(),
+            if a > b { a } else { b },
+        )
+    }
 }
 
 /// What is counted of a flow.
@@ -98,8 +158,10 @@ pub struct FlowCounters {
     pub packets: u64,
     /// Octets of the IP datagrams, without link-layer headers (as IPFIX octetDeltaCount).
     pub bytes: u64,
-    /// TCP flags OR-ed over the flow's packets: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128.
-    pub tcp_flags: u64,
+    /// TCP flags, and what decided.
+    pub marks: FlowMarks,
+    /// Until when the flow's session need not be looked up again, and by which policy it was judged; 0 if it must be. For the programs alone.
+    pub judged: u32,
 }
 
 /// A packet for whose flow the flow map had no room; it waits in a ring for user space. Of which generation it was does not matter: a drain
@@ -111,8 +173,8 @@ pub struct Overflow<K> {
     pub packets: u64,
     /// Octets of the IP datagrams.
     pub bytes: u64,
-    /// TCP flags as in its header.
-    pub tcp_flags: u32,
+    /// TCP flags as in its header, and what decided.
+    pub marks: FlowMarks,
     /// Its flow.
     pub key: K,
 }
@@ -141,6 +203,13 @@ pub struct EniCounters {
     /// Packets that were counted beyond the frames that carried them: a super-packet of n segments adds n - 1, wherever it was counted. A
     /// device counts such a frame once.
     pub extra_segments: u64,
+    /// Packets that were counted and then dropped before the device saw them, because the security groups reject them: those that it would
+    /// have sent. Super-packets count as their segments here too, and not among `extra_segments`.
+    pub dropped: Volume,
+    /// Packets for whose session there was no room.
+    pub without_session: u64,
+    /// Packets that netfilter dropped and whose flow could not be told; they stay in the flow that the program counted them in, if it did.
+    pub unmatched_drops: u64,
 }
 
 /// Which generation of counters is active.
@@ -217,7 +286,8 @@ assert_layout! {
     FlowKeyV6: 44, 4;
     FlowCounters: 24, 8;
     Volume: 16, 8;
-    EniCounters: 56, 8;
+    EniCounters: 88, 8;
+    FlowMarks: 4, 4;
     Active: 16, 8;
     Occupancy: 64, 8;
     FragmentKey: 44, 4;

@@ -30,7 +30,7 @@ pub unsafe fn fetch_increment(counter: *mut u64) -> u64 {
 ///
 /// As for [`add`].
 #[inline(always)]
-pub unsafe fn or(word: *mut u64, bits: u64) {
+pub unsafe fn or(word: *mut u32, bits: u32) {
     // SAFETY: the caller's.
-    unsafe { atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(word, bits) };
+    unsafe { atomic_or::<u32, u32, { AtomicOrdering::Relaxed }>(word, bits) };
 }

@@ -6,7 +6,8 @@ use aya_ebpf::{
     btf_maps::ArrayOfMaps,
 };
 use flowlog_common::{
-    EniCounters, FAMILY_V4, FAMILY_V6, FlowCounters, GENERATIONS, Overflow, Volume,
+    DECIDED_BY_NOTHING, EniCounters, FAMILY_V4, FAMILY_V6, FlowCounters, FlowMarks, GENERATIONS,
+    Overflow, Volume,
 };
 
 use crate::{
@@ -120,7 +121,8 @@ impl<K> Counted<K> {
         let first = FlowCounters {
             packets: self.volume.packets,
             bytes: self.volume.bytes,
-            tcp_flags: u64::from(self.tcp_flags),
+            marks: FlowMarks::new(self.tcp_flags, DECIDED_BY_NOTHING),
+            judged: 0,
         };
         if map.insert(key, &first, u64::from(BPF_NOEXIST)).is_ok() {
             return inserted(&place);
@@ -139,7 +141,7 @@ impl<K> Counted<K> {
         let packet = Overflow {
             packets: self.volume.packets,
             bytes: self.volume.bytes,
-            tcp_flags: u32::from(self.tcp_flags),
+            marks: FlowMarks::new(self.tcp_flags, DECIDED_BY_NOTHING),
             key,
         };
         let flags = u64::from(BPF_RB_NO_WAKEUP);
@@ -157,10 +159,10 @@ impl<K> Counted<K> {
         unsafe {
             atomic::add(&raw mut (*counters).packets, self.volume.packets);
             atomic::add(&raw mut (*counters).bytes, self.volume.bytes);
-            let flags = u64::from(self.tcp_flags);
+            let flags = u32::from(self.tcp_flags);
             // Most packets bring no new flag, and a read is cheaper than a locked write.
-            if flags != 0 && (*counters).tcp_flags & flags != flags {
-                atomic::or(&raw mut (*counters).tcp_flags, flags);
+            if flags != 0 && (*counters).marks.0 & flags != flags {
+                atomic::or(&raw mut (*counters).marks.0, flags);
             }
         }
     }
@@ -229,5 +231,3 @@ unsafe fn add_volume(counter: *mut Volume, volume: Volume) {
         atomic::add(&raw mut (*counter).bytes, volume.bytes);
     }
 }
-
-const _: () = assert!(size_of::<EniCounters>() == 3 * size_of::<Volume>() + size_of::<u64>());

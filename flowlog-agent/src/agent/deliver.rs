@@ -26,13 +26,10 @@ pub(super) struct SinkHealth {
 impl Agent {
     /// Gives all that is not delivered yet to the sinks, which are new. Drops what no flow log is to have any more.
     pub(super) fn deliver_pending(&mut self) {
-        let Self { spool, outputs, .. } = self;
-        for name in spool.flow_logs() {
-            if outputs
-                .iter()
-                .all(|output| output.flow_log.name.as_str() != name)
-            {
-                let windows = spool.forget_flow_log(&name);
+        self.ending.clear();
+        for name in self.spool.flow_logs() {
+            if !has(&self.outputs, &name) {
+                let windows = self.spool.forget_flow_log(&name);
                 if windows > 0 {
                     tracing::warn!(
                         flow_log = name,
@@ -47,9 +44,43 @@ impl Agent {
 
     /// Gives closed windows to the sinks of the flow logs that are to have them, in order, until each flow log's has `most` in hand.
     pub(super) fn deliver(&mut self, most: usize) {
-        for output in self.outputs.clone() {
+        for output in [&*self.outputs, &*self.ending].concat() {
             self.deliver_to(&output, most);
         }
+    }
+
+    /// Follows these outputs from now on. The sinks go on where they can: then a flow log that is not among them any more still gets the
+    /// windows that it is to have.
+    pub(super) fn follow_outputs(&mut self, outputs: Vec<Arc<Output>>) {
+        let before = std::mem::replace(&mut self.outputs, outputs);
+        if !self.sinks.suit(&self.outputs) {
+            self.replace_sinks();
+            return;
+        }
+        self.ending.extend(before);
+        self.ending
+            .retain(|output| !has(&self.outputs, output.flow_log.name.as_str()));
+        self.forget_ended();
+        self.deliver(MAX_IN_HAND);
+    }
+
+    /// Forgets the flow logs that are followed no more and have all their windows.
+    fn forget_ended(&mut self) {
+        let Self {
+            ending,
+            spool,
+            given,
+            ..
+        } = self;
+        ending.retain(|output| {
+            let name = output.flow_log.name.as_str();
+            let is_waiting = !spool.pending(name).is_empty();
+            if !is_waiting {
+                spool.forget_flow_log(name);
+                given.remove(name);
+            }
+            is_waiting
+        });
     }
 
     fn deliver_to(&mut self, output: &Arc<Output>, most: usize) {
@@ -79,6 +110,7 @@ impl Agent {
             } => {
                 self.spool.delivered(&flow_log, window);
                 failpoint::reached("window-removed");
+                self.forget_ended();
                 self.metrics.delivered(&flow_log, written.records);
                 let health = self.sink_health.entry(flow_log).or_default();
                 health.delivered += 1;
@@ -111,13 +143,16 @@ impl Agent {
     }
 }
 
-/// Sinks for these outputs, with their cursors in the spool.
+/// Sinks with their cursors in the spool.
 pub(super) fn sinks(
     spool: &Spool,
-    outputs: &[Arc<Output>],
     events: &tokio::sync::mpsc::UnboundedSender<SinkEvent>,
 ) -> Sinks {
-    let names = outputs.iter().map(|output| output.flow_log.name.as_str());
-    let cursors = StoredCursors::new(spool, names);
-    Sinks::new(events.clone(), Arc::new(cursors))
+    Sinks::new(events.clone(), Arc::new(StoredCursors::new(spool)))
+}
+
+fn has(outputs: &[Arc<Output>], flow_log: &str) -> bool {
+    outputs
+        .iter()
+        .any(|output| output.flow_log.name.as_str() == flow_log)
 }

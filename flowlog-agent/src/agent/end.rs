@@ -73,9 +73,9 @@ impl Agent {
         Ok(self.try_save_state()?)
     }
 
-    /// Has other sinks, for other outputs. Those that there were deliver what they can.
+    /// Has other sinks. Those that there were deliver what they can.
     pub(super) fn replace_sinks(&mut self) {
-        let sinks = deliver::sinks(&self.spool, &self.outputs, &self.sink_sender);
+        let sinks = deliver::sinks(&self.spool, &self.sink_sender);
         std::mem::replace(&mut self.sinks, sinks).close(SINKS_PATIENCE);
         while let Ok(event) = self.sink_events.try_recv() {
             self.sink_event(event);

@@ -107,6 +107,8 @@ struct Agent {
     config: Config,
     options: RunOptions,
     outputs: Vec<Arc<Output>>,
+    /// Outputs that are followed no more, and still have windows to get.
+    ending: Vec<Arc<Output>>,
     clock: Clock,
     alarm: Alarm,
     boot_id: String,

@@ -68,9 +68,11 @@ impl Agent {
             Err(error) => return Err(error.into()),
         }
         self.config.flow_logs = config.flow_logs;
-        self.outputs = output::outputs(&self.config.flow_logs, &self.options.output);
+        self.follow_outputs(output::outputs(
+            &self.config.flow_logs,
+            &self.options.output,
+        ));
         self.open_windows();
-        self.replace_sinks();
         Ok(())
     }
 

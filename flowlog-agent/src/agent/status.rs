@@ -82,7 +82,7 @@ impl Agent {
     }
 
     fn sinks_status(&self) -> Vec<SinkStatus> {
-        let outputs = self.outputs.iter();
+        let outputs = self.outputs.iter().chain(&self.ending);
         outputs.map(|output| self.sink_status(output)).collect()
     }
 

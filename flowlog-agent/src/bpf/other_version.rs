@@ -12,8 +12,8 @@ use std::{
 };
 
 use flowlog_common::{
-    ABI_VERSION, EniCounters, FlowCounters, FlowKeyV4, FlowKeyV6, GENERATIONS, MAX_ENIS, Overflow,
-    Volume,
+    ABI_VERSION, DECIDED_BY_NOTHING, EniCounters, FlowCounters, FlowKeyV4, FlowKeyV6, FlowMarks,
+    GENERATIONS, MAX_ENIS, Overflow, Volume,
 };
 use flowlog_model::record::Eni;
 
@@ -164,7 +164,8 @@ impl<K> From<OverflowV1<K>> for Overflow<K> {
         Self {
             packets: packet.packets,
             bytes: packet.bytes,
-            tcp_flags: packet.tcp_flags,
+            // Flags are one octet of the header, and nothing was judged.
+            marks: FlowMarks::new(packet.tcp_flags as u8, DECIDED_BY_NOTHING),
             key: packet.key,
         }
     }
@@ -176,7 +177,7 @@ impl From<&EniCountersV1> for EniCounters {
             map_full: counters.map_full,
             unparsable: counters.unparsable,
             not_ip: counters.not_ip,
-            extra_segments: 0,
+            ..Self::default()
         }
     }
 }

@@ -73,6 +73,7 @@ fn each_way_a_frame_can_go_counts() {
         unparsable: packets(1),
         not_ip: packets(2),
         extra_segments: 44,
+        ..EniCounters::default()
     };
     enter(&mut ledger, 50, aside);
     ledger.read([("eni", exactly(11, 0))]);

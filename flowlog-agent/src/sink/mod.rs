@@ -120,11 +120,18 @@ struct Sink {
     thread: JoinHandle<()>,
 }
 
+/// A flow log that was given windows.
+struct Served {
+    target: Target,
+    /// Windows that were given and are not delivered.
+    left: Arc<AtomicU64>,
+}
+
 /// The sinks of all flow logs.
 pub(crate) struct Sinks {
     sinks: HashMap<Target, Sink>,
-    /// Windows that were given and are not delivered, by flow log.
-    left: BTreeMap<String, Arc<AtomicU64>>,
+    /// By flow log.
+    served: BTreeMap<String, Served>,
     cursors: Arc<dyn CursorStore>,
     events: UnboundedSender<SinkEvent>,
     closing: Arc<Closing>,
@@ -141,7 +148,7 @@ impl Sinks {
         let (running, ended) = mpsc::channel();
         Self {
             sinks: HashMap::new(),
-            left: BTreeMap::new(),
+            served: BTreeMap::new(),
             cursors,
             events,
             closing: Arc::default(),
@@ -151,10 +158,25 @@ impl Sinks {
         }
     }
 
+    /// Whether these outputs can be given to the sinks as they are. They cannot where a flow log was given windows for another destination,
+    /// nor where another flow log wrote to its file or folder: a sink knows where each of its flow logs stands, and takes away what is
+    /// behind that. Then close the sinks, and give new ones what is left.
+    pub(crate) fn suit(&self, outputs: &[Arc<Output>]) -> bool {
+        outputs.iter().all(|output| {
+            let (name, wanted) = (output.flow_log.name.as_str(), target(&output.destination));
+            self.served.iter().all(|(served, Served { target, .. })| {
+                if served == name {
+                    *target == wanted
+                } else {
+                    *target != wanted || wanted == Target::Stdout
+                }
+            })
+        })
+    }
+
     /// Gives a closed window to the sink of an output, after those of the same flow log that are to be delivered before it.
     ///
-    /// A flow log must keep its destination for as long as its windows wait: where that changes, close the sinks, and give new ones
-    /// what is left.
+    /// The sinks must suit the output: see [`Self::suit`].
     ///
     /// # Errors
     ///
@@ -168,10 +190,14 @@ impl Sinks {
         if !self.sinks.contains_key(&target) {
             self.start(target.clone(), Device::open(&output.destination)?)?;
         }
-        let left = self
-            .left
+        let left = &self
+            .served
             .entry(output.flow_log.name.as_str().to_owned())
-            .or_default();
+            .or_insert_with(|| Served {
+                target: target.clone(),
+                left: Arc::default(),
+            })
+            .left;
         left.fetch_add(1, Ordering::Relaxed);
         let job = Job {
             output: Arc::clone(output),
@@ -216,7 +242,7 @@ impl Sinks {
     pub(crate) fn close(self, patience: Duration) -> BTreeMap<String, u64> {
         let Self {
             sinks,
-            left,
+            served,
             closing,
             running,
             ended,
@@ -240,9 +266,9 @@ impl Sinks {
                 tracing::error!(?target, "the sink's thread has panicked");
             }
         }
-        let left: BTreeMap<String, u64> = left
+        let left: BTreeMap<String, u64> = served
             .into_iter()
-            .map(|(flow_log, left)| (flow_log, left.load(Ordering::Relaxed)))
+            .map(|(flow_log, served)| (flow_log, served.left.load(Ordering::Relaxed)))
             .filter(|(_, left)| *left > 0)
             .collect();
         for (flow_log, windows) in &left {

@@ -1,5 +1,5 @@
 //! Windows and cursors as the spool keeps them.
-use std::{collections::HashMap, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use flowlog_model::{flow_log::FlowLog, record::Record};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     route,
-    spool::{self, CursorFile, Spool, SpoolError, StoredWindow},
+    spool::{self, Cursors, Spool, SpoolError, StoredWindow},
     window::Window,
 };
 
@@ -54,23 +54,13 @@ impl Delivery for StoredDelivery {
 }
 
 /// The cursors of flow logs, each in a file of the spool.
-pub(crate) struct StoredCursors(HashMap<String, CursorFile>);
+pub(crate) struct StoredCursors(Cursors);
 
 impl StoredCursors {
-    /// The cursors of these flow logs.
+    /// The spool's.
     #[must_use]
-    pub(crate) fn new<'n>(spool: &Spool, flow_logs: impl IntoIterator<Item = &'n str>) -> Self {
-        let file = |name: &str| (name.to_owned(), spool.cursor(name));
-        Self(flow_logs.into_iter().map(file).collect())
-    }
-
-    fn file(&self, flow_log: &str) -> io::Result<&CursorFile> {
-        self.0.get(flow_log).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("the flow log {flow_log} has no cursor"),
-            )
-        })
+    pub(crate) fn new(spool: &Spool) -> Self {
+        Self(spool.cursors())
     }
 }
 
@@ -79,7 +69,7 @@ const BEFORE_THE_FIRST: u64 = 0;
 
 impl CursorStore for StoredCursors {
     fn load(&self, flow_log: &str) -> io::Result<Option<Cursor>> {
-        let cursor = self.file(flow_log)?.read().map_err(io::Error::other)?;
+        let cursor = self.0.of(flow_log).read().map_err(io::Error::other)?;
         Ok(cursor.map(|cursor| Cursor {
             window: Some(cursor.window).filter(|window| *window != BEFORE_THE_FIRST),
             position: serde_json::from_value(cursor.position).unwrap_or_else(|error| {
@@ -97,8 +87,6 @@ impl CursorStore for StoredCursors {
             window: cursor.window.unwrap_or(BEFORE_THE_FIRST),
             position: serde_json::to_value(&cursor.position)?,
         };
-        self.file(flow_log)?
-            .write(&cursor)
-            .map_err(io::Error::other)
+        self.0.of(flow_log).write(&cursor).map_err(io::Error::other)
     }
 }

@@ -11,13 +11,13 @@
 //!
 //! | octets | flow |
 //! |---|---|
-//! | 20 or 44 | key, field by field: slot, addresses, ports, protocol, direction, action, 0 |
-//! | 4 | TCP flags |
+//! | 20 or 44 | key, field by field: slot, addresses, ports, protocol, direction, action, origin |
+//! | 4 | TCP flags in the first octet; what decided the action in the others |
 //! | 8 | packets |
 //! | 8 | octets |
 //!
 //! All blocks of a run but the last are full, so that the next one is found also where one is damaged.
-use flowlog_common::{FlowKeyV4, FlowKeyV6};
+use flowlog_common::{FlowKeyV4, FlowKeyV6, FlowMarks};
 use serde::{Deserialize, Serialize};
 
 use super::names::DrainRange;
@@ -98,7 +98,7 @@ macro_rules! stored_key {
                     self.protocol,
                     self.direction,
                     self.action,
-                    self.reserved,
+                    self.origin,
                 ]);
             }
 
@@ -106,7 +106,7 @@ macro_rules! stored_key {
                 let eni = octets.take().map(u32::from_le_bytes)?;
                 let (src_addr, dst_addr) = (octets.take()?, octets.take()?);
                 let (src_port, dst_port) = (octets.take()?, octets.take()?);
-                let [protocol, direction, action, reserved] = octets.take()?;
+                let [protocol, direction, action, origin] = octets.take()?;
                 Some(Self {
                     eni,
                     src_addr,
@@ -116,7 +116,7 @@ macro_rules! stored_key {
                     protocol,
                     direction,
                     action,
-                    reserved,
+                    origin,
                 })
             }
         }
@@ -161,7 +161,7 @@ pub(super) fn encode<K: StoredKey>(block: &mut Vec<u8>, place: Place, flows: &[F
     block.extend_from_slice(&[0; 4]);
     for flow in flows {
         flow.key.encode(block);
-        block.extend_from_slice(&flow.tcp_flags.to_le_bytes());
+        block.extend_from_slice(&flow.marks.0.to_le_bytes());
         block.extend_from_slice(&flow.packets.to_le_bytes());
         block.extend_from_slice(&flow.bytes.to_le_bytes());
     }
@@ -189,7 +189,7 @@ pub(super) fn decode<K: StoredKey>(block: &[u8], number: usize) -> Option<Flow<K
     let mut octets = Octets::new(block.get(from..from + octets)?);
     Some(Flow {
         key: K::decode(&mut octets)?,
-        tcp_flags: octets.take().map(u32::from_le_bytes)?,
+        marks: octets.take().map(u32::from_le_bytes).map(FlowMarks)?,
         packets: octets.take().map(u64::from_le_bytes)?,
         bytes: octets.take().map(u64::from_le_bytes)?,
     })
@@ -226,10 +226,10 @@ mod tests {
             any::<[u8; 4]>(),
         );
         (key, any::<u32>(), any::<u64>(), any::<u64>()).prop_map(
-            |((eni, addresses, ports, rest), tcp_flags, packets, bytes)| {
+            |((eni, addresses, ports, rest), marks, packets, bytes)| {
                 let [a, b, c, d, e, f, g, h] = addresses;
                 let [i, j, k, l] = ports;
-                let [protocol, direction, action, reserved] = rest;
+                let [protocol, direction, action, origin] = rest;
                 let (src_addr, dst_addr) = ([a, b, c, d], [e, f, g, h]);
                 let (src_port, dst_port) = ([i, j], [k, l]);
                 let key = FlowKeyV4 {
@@ -241,11 +241,11 @@ mod tests {
                     protocol,
                     direction,
                     action,
-                    reserved,
+                    origin,
                 };
                 Flow {
                     key,
-                    tcp_flags,
+                    marks: FlowMarks(marks),
                     packets,
                     bytes,
                 }
@@ -264,11 +264,11 @@ mod tests {
             protocol: 6,
             direction: 1,
             action: 1,
-            reserved: 0,
+            origin: 2,
         };
         let flow = Flow {
             key,
-            tcp_flags: 0x12,
+            marks: FlowMarks::new(0x12, 300),
             packets: 0x0304,
             bytes: 0x0506,
         };
@@ -281,8 +281,8 @@ mod tests {
         assert_eq!(block[12..16], crc32fast::hash(&summed).to_le_bytes());
         assert_eq!(block[16..20], [4, 3, 2, 1]);
         assert_eq!(block[20..52], [[0xa1; 16], [0xb2; 16]].concat());
-        assert_eq!(block[52..60], [1, 2, 3, 4, 6, 1, 1, 0]);
-        assert_eq!(block[60..64], [0x12, 0, 0, 0]);
+        assert_eq!(block[52..60], [1, 2, 3, 4, 6, 1, 1, 2]);
+        assert_eq!(block[60..64], [0x12, 44, 1, 0]);
         assert_eq!(block[64..72], [4, 3, 0, 0, 0, 0, 0, 0]);
         assert_eq!(block[72..], [6, 5, 0, 0, 0, 0, 0, 0]);
         assert!(is_sound(Family::V6, PLACE, 1, &block));

@@ -27,6 +27,22 @@ pub(super) struct Stored {
     pub(super) cursor: Cursor,
 }
 
+/// The cursors of all flow logs.
+#[derive(Clone, Debug)]
+pub struct Cursors(Arc<Folder>);
+
+impl Cursors {
+    pub(super) fn new(folder: &Arc<Folder>) -> Self {
+        Self(Arc::clone(folder))
+    }
+
+    /// That of a flow log.
+    #[must_use]
+    pub fn of(&self, flow_log: &str) -> CursorFile {
+        CursorFile::new(&self.0, flow_log)
+    }
+}
+
 /// The file of a flow log's cursor. The sink writes it from its own thread; if the sink does not, the spool does when it is told of
 /// what was delivered.
 #[derive(Clone, Debug)]

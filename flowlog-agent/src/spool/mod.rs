@@ -48,7 +48,7 @@ mod window;
 mod writer;
 
 pub use compaction::{Compacted, CompactionJob};
-pub use cursor::{Cursor, CursorFile};
+pub use cursor::{Cursor, CursorFile, Cursors};
 pub(crate) use names::LOCK as LOCK_FILE;
 pub use reader::WindowReader;
 pub use types::*;
@@ -246,9 +246,13 @@ impl Spool {
             .filter(|name| self.delivered_to(name) < window.id)
     }
 
-    /// Where the flow log's sink notes how far it is; for the sink's thread.
+    /// Where the sinks of flow logs note how far they are; for the sinks' threads.
     #[must_use]
-    pub fn cursor(&self, flow_log: &str) -> CursorFile {
+    pub fn cursors(&self) -> Cursors {
+        Cursors::new(&self.shared.folder)
+    }
+
+    fn cursor(&self, flow_log: &str) -> CursorFile {
         CursorFile::new(&self.shared.folder, flow_log)
     }
 

@@ -7,8 +7,8 @@ use std::{
 
 use flowlog_tests::{
     agent::{
-        AgentPlan, AttachMode, Direction, EniPlan, FlowLogPlan, LogStatus, MatchPlan, PATIENCE,
-        Record, Resource, Volume, conserved, volumes,
+        AgentPlan, AttachMode, DestinationPlan, Direction, EniPlan, FlowLogPlan, LogStatus,
+        MatchPlan, PATIENCE, Record, Resource, Volume, conserved, records_of, volumes,
     },
     lab::skip_unless_root,
 };
@@ -369,4 +369,64 @@ fn a_flow_log_has_what_was_captured_in_its_time_and_nothing_else() {
     let end = of(&records, "eni-left").map(|record| record.end).max();
     let start = of(&records, "eni-right").map(|record| record.start).min();
     assert!(end <= start, "windows overlap: {end:?}, {start:?}");
+}
+
+#[test]
+fn a_flow_log_that_is_removed_while_its_destination_is_dead_gets_what_it_is_to_have() {
+    if skip_unless_root(
+        "a_flow_log_that_is_removed_while_its_destination_is_dead_gets_what_it_is_to_have",
+    ) {
+        return;
+    }
+    let wire = Wire::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let in_the_way = folder.path().join("folder");
+    std::fs::write(&in_the_way, "").expect("a file where a folder should be");
+    let file = in_the_way.join("left.log");
+    let of_eni = |eni: &str| FlowLogPlan {
+        name: eni.to_owned(),
+        ..FlowLogPlan::of(Resource::Eni(eni.to_owned()))
+    };
+    let dead = FlowLogPlan {
+        destination: DestinationPlan::File {
+            path: file.clone(),
+            max_size: 1 << 20,
+            max_files: 2,
+        },
+        extra: "format = \"json\"".to_owned(),
+        ..of_eni("eni-left")
+    };
+    let mut plan = AgentPlan {
+        flow_logs: vec![dead, of_eni("eni-right")],
+        ..long_window(wire.enis())
+    };
+    plan.output = None;
+    plan.flow_logs[1].extra = "format = \"json\"".to_owned();
+    let mut agent = start(&plan, &["eni-left", "eni-right"]);
+    let first = wire.flood(100, 10);
+    let mark = agent.log_mark().expect("it runs");
+    plan.flow_logs.remove(0);
+    agent
+        .write_config(&agent.config_of(&plan))
+        .expect("written");
+    agent.signal(Signal::SIGHUP).expect("signalled");
+    agent
+        .wait_for_log(mark, "following 1 flow logs")
+        .expect("taken over");
+    agent
+        .wait_for_log(mark, "its records cannot be delivered")
+        .expect("its destination is dead");
+    let second = wire.flood(200, 10);
+    std::fs::remove_file(&in_the_way).expect("out of the way");
+    agent
+        .wait_for_log(mark, "its records are delivered again")
+        .expect("delivered");
+    let records = stop(&mut agent).records;
+    let mut both = first;
+    both += second;
+    conserved(&records, &[("eni-right", Direction::In, both)]);
+    conserved(
+        &records_of(&file).expect("whole records"),
+        &[("eni-left", Direction::Out, first)],
+    );
 }

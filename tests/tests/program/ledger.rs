@@ -2,7 +2,10 @@
 use std::{collections::BTreeMap, fmt::Debug, net::IpAddr};
 
 use flowlog_agent::bpf::{Counters, Still};
-use flowlog_common::{ACTION_ACCEPT, EniCounters, FlowCounters, FlowKeyV4, FlowKeyV6, Volume};
+use flowlog_common::{
+    ACTION_ACCEPT, DECIDED_BY_NOTHING, EniCounters, FlowCounters, FlowKeyV4, FlowKeyV6, FlowMarks,
+    ORIGIN_PROGRAM, Volume,
+};
 use flowlog_tests::packets::oracle::{Flow, Reading};
 
 /// Differences that are told one by one.
@@ -33,7 +36,7 @@ impl Ledger {
 
     fn add_flow(&mut self, eni: u32, direction: u8, flow: &Flow) {
         let (src_port, dst_port) = (flow.sport.to_be_bytes(), flow.dport.to_be_bytes());
-        let (protocol, action, reserved) = (flow.protocol, ACTION_ACCEPT, 0);
+        let (protocol, action, origin) = (flow.protocol, ACTION_ACCEPT, ORIGIN_PROGRAM);
         let counters = match (flow.src, flow.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => self
                 .v4
@@ -46,7 +49,7 @@ impl Ledger {
                     protocol,
                     direction,
                     action,
-                    reserved,
+                    origin,
                 })
                 .or_default(),
             (IpAddr::V6(src), IpAddr::V6(dst)) => self
@@ -60,14 +63,15 @@ impl Ledger {
                     protocol,
                     direction,
                     action,
-                    reserved,
+                    origin,
                 })
                 .or_default(),
             addresses => panic!("a packet from one family to the other: {addresses:?}"),
         };
         counters.packets += 1;
         counters.bytes += flow.ip_octets;
-        counters.tcp_flags |= u64::from(flow.tcp_flags);
+        let marks = FlowMarks::new(flow.tcp_flags, DECIDED_BY_NOTHING);
+        counters.marks = counters.marks.merged(marks);
     }
 
     /// Adds what a super-packet whose segments are so many packets in flows is beyond the one frame that carried it.
@@ -116,7 +120,7 @@ impl Ledger {
                 map_full,
                 unparsable,
                 not_ip,
-                extra_segments: _,
+                ..
             } = *counters;
             for volume in [map_full, unparsable, not_ip] {
                 add(&mut total, volume);

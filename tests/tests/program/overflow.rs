@@ -105,7 +105,7 @@ fn what_finds_no_room_in_the_flow_map_waits_in_the_ring_or_is_counted_aside() {
         let of = |octets: u64| FlowCounters {
             packets: u64::from(ROUNDS),
             bytes: u64::from(ROUNDS) * octets,
-            tcp_flags: 0,
+            ..FlowCounters::default()
         };
         assert!(found.v4.values().all(|counters| *counters == of(28)));
         assert!(found.v6.values().all(|counters| *counters == of(48)));

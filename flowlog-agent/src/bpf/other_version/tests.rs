@@ -108,7 +108,8 @@ fn counters(packets: u64) -> FlowCounters {
     FlowCounters {
         packets,
         bytes: packets * 100,
-        tcp_flags: packets % 256,
+        marks: FlowMarks::new(packets as u8, DECIDED_BY_NOTHING),
+        judged: 0,
     }
 }
 

@@ -144,7 +144,7 @@ fn assert_within<K: FlowKey + std::fmt::Debug>(flows: &[Flow<K>], truth: &[Flow<
         let at = truth.binary_search_by_key(&flow.key, |flow| flow.key);
         let there_was = truth[at.expect("there is such a flow")];
         assert!(flow.packets <= there_was.packets && flow.bytes <= there_was.bytes);
-        assert_eq!(flow.tcp_flags & !there_was.tcp_flags, 0);
+        assert_eq!(flow.marks.tcp_flags() & !there_was.marks.tcp_flags(), 0);
     }
 }
 
@@ -333,7 +333,7 @@ fn a_cursor_in_the_place_of_anothers_is_not_believed() {
     fs::rename(cursor("minute"), cursor("too")).unwrap();
     let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
     assert_eq!(recovered.damage.count, 1);
-    assert_eq!(spool.cursor("too").read().unwrap(), None);
+    assert_eq!(spool.cursors().of("too").read().unwrap(), None);
     assert_eq!(spool.pending("too").len(), spool.pending("minute").len());
     drop(spool);
     go_on(&lab, folder.path());

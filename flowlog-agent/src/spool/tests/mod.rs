@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use flowlog_common::{FlowKeyV4, FlowKeyV6};
+use flowlog_common::{FlowKeyV4, FlowKeyV6, FlowMarks};
 use flowlog_model::record::Eni;
 use proptest::prelude::*;
 
@@ -117,12 +117,12 @@ fn by_key<K: FlowKey>(flows: Vec<Flow<K>>) -> Vec<Flow<K>> {
     let mut by_key: BTreeMap<K, Flow<K>> = BTreeMap::new();
     for flow in flows {
         let sum = by_key.entry(flow.key).or_insert(Flow {
-            tcp_flags: 0,
+            marks: FlowMarks::default(),
             packets: 0,
             bytes: 0,
             ..flow
         });
-        sum.tcp_flags |= flow.tcp_flags;
+        sum.marks = sum.marks.merged(flow.marks);
         sum.packets += flow.packets;
         sum.bytes += flow.bytes;
     }
@@ -138,7 +138,7 @@ fn flow_v4(slot: u32, host: u8, direction: u8, packets: u64) -> Flow<FlowKeyV4> 
             direction,
             ..FlowKeyV4::default()
         },
-        tcp_flags: 1 << (packets % 8),
+        marks: FlowMarks::new(1 << (packets % 8), packets as u32 % 100),
         packets,
         bytes: packets * 100,
     }
@@ -153,7 +153,7 @@ fn flow_v6(slot: u32, host: u8, direction: u8, packets: u64) -> Flow<FlowKeyV6> 
             direction,
             ..FlowKeyV6::default()
         },
-        tcp_flags: 0,
+        marks: FlowMarks::default(),
         packets,
         bytes: packets * 1000,
     }

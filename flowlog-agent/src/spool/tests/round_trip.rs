@@ -306,7 +306,7 @@ fn a_sinks_position_is_kept_and_the_spool_does_not_touch_it() {
         lab.drain(&some(seed));
         lab.close(0);
     }
-    let cursor = lab.spool().cursor("minute");
+    let cursor = lab.spool().cursors().of("minute");
     assert_eq!(cursor.read().unwrap(), None);
     let written = Cursor {
         window: 2,
@@ -320,7 +320,7 @@ fn a_sinks_position_is_kept_and_the_spool_does_not_touch_it() {
     assert_eq!(cursor.read().unwrap(), Some(written));
     // A sink that writes none is noted down by the spool.
     lab.spool().delivered("too", 1);
-    let noted = lab.spool().cursor("too").read().unwrap().unwrap();
+    let noted = lab.spool().cursors().of("too").read().unwrap().unwrap();
     assert_eq!((noted.window, noted.position), (1, serde_json::Value::Null));
     lab.reopen();
     let pending = |lab: &mut Lab, flow_log| lab.spool().pending(flow_log).len();
