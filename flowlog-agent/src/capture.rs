@@ -502,6 +502,20 @@ impl Capture {
         captured.chain(waiting)
     }
 
+    /// The ENIs that have a device, and whether that is captured; one with several devices several times. A device that could be each of
+    /// several ENIs is none's.
+    pub fn known_enis(&self) -> impl Iterator<Item = (Eni, bool)> {
+        let captured = self
+            .captured
+            .values()
+            .map(|captured| (captured.entry.eni.clone(), true));
+        let waiting = self.waiting.values().filter_map(|waiting| {
+            let entry = match_device(&self.inventory, &waiting.device).ok()??;
+            Some((entry.eni, false))
+        });
+        captured.chain(waiting)
+    }
+
     /// Devices that should be captured and are not: name and reason.
     pub fn waiting(&self) -> impl Iterator<Item = (&str, &str)> {
         self.waiting

@@ -21,6 +21,7 @@ mod interfaces;
 mod kernel;
 pub mod ledger;
 mod lock;
+mod management;
 pub mod metrics;
 pub mod output;
 mod policy;

@@ -31,7 +31,7 @@ use crate::{
     capture::Capture,
     drain::{Drain, Drainer},
     slots::EniTable,
-    status::{Conservation, Loss, SinkStatus, SpoolStatus},
+    status::{Conservation, Loss, ServiceStatus, SinkStatus, SpoolStatus},
 };
 use standing::StandingMetrics;
 
@@ -89,6 +89,8 @@ pub struct Standing<'a> {
     pub spool: &'a SpoolStatus,
     /// How far each flow log has come.
     pub sinks: &'a [SinkStatus],
+    /// How the agent stands with the service that manages flow logs.
+    pub service: Option<&'a ServiceStatus>,
     /// What is in no record, by cause, since the spool was made.
     pub losses: &'a [Loss],
 }
@@ -293,6 +295,7 @@ impl Metrics {
         self.set_devices(standing.capture);
         self.standing.set_spool(standing.spool);
         self.standing.set_sinks(standing.sinks);
+        self.standing.set_service(standing.service);
         self.standing.set_losses(standing.losses);
         let mut text = String::new();
         match encode(&mut text, &self.registry) {

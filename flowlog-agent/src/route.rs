@@ -88,7 +88,7 @@ impl<'w> Router<'w> {
         } else {
             Action::Accept
         };
-        if !self.flow_log.traffic_type.admits(action) {
+        if !self.flow_log.admits(&tuple, action) {
             return;
         }
         each(&Record {

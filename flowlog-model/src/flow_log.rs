@@ -14,7 +14,8 @@ use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Action, Eni};
+use crate::managed::IpVersion;
+use crate::record::{Action, Eni, FlowTuple};
 use crate::text::{Id, Text};
 use crate::{spelled_enum, text_type};
 
@@ -37,18 +38,59 @@ pub struct FlowLog {
     /// Description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<Description>,
+    /// The account whose ENIs are meant; none for those of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account_id: Option<String>,
+    /// The region whose ENIs are meant, with those that are in no region of their own; none for those of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Which IP versions are recorded.
+    #[serde(default = "both_versions", skip_serializing_if = "is_both_versions")]
+    pub ip_version: IpVersion,
+}
+
+const fn both_versions() -> IpVersion {
+    IpVersion::DualStack
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde gives a reference"
+)]
+fn is_both_versions(version: &IpVersion) -> bool {
+    *version == IpVersion::DualStack
 }
 
 impl FlowLog {
-    /// Whether the ENI belongs to the resource. It does not matter when the ENI came into being.
+    /// Whether the ENI belongs to the resource, and is of the account and the region that are meant. It does not matter when the ENI came
+    /// into being.
     #[must_use]
     pub fn contains(&self, eni: &Eni) -> bool {
+        let is_meant = |meant: &Option<String>, own: Option<&String>| {
+            meant.is_none() || own.is_none() || meant.as_ref() == own
+        };
+        if !is_meant(&self.account_id, Some(&eni.account_id))
+            || !is_meant(&self.region, eni.region.as_ref())
+        {
+            return false;
+        }
         let id = match self.resource_type {
             ResourceType::NetworkInterface => &eni.eni_id,
             ResourceType::VSwitch => &eni.vswitch_id,
             ResourceType::Vpc => &eni.vpc_id,
         };
         id == self.resource_id.as_str()
+    }
+
+    /// Whether a flow is recorded, which had this action.
+    #[must_use]
+    pub fn admits(&self, flow: &FlowTuple, action: Action) -> bool {
+        let version = match self.ip_version {
+            IpVersion::DualStack => true,
+            IpVersion::V4 => flow.src_addr.is_ipv4(),
+            IpVersion::V6 => flow.src_addr.is_ipv6(),
+        };
+        version && self.traffic_type.admits(action)
     }
 }
 
@@ -251,6 +293,9 @@ mod tests {
             window: CaptureWindow::DEFAULT,
             status: Status::Active,
             description: None,
+            account_id: None,
+            region: None,
+            ip_version: IpVersion::DualStack,
         }
     }
 
@@ -279,6 +324,60 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn contains_only_those_of_its_account_and_region() {
+        let eni = |account: &str, region: Option<&str>| Eni {
+            eni_id: "eni-1".into(),
+            vswitch_id: "vsw-1".into(),
+            vm_id: None,
+            vpc_id: "vpc-1".into(),
+            account_id: account.into(),
+            region: region.map(str::to_owned),
+        };
+        let any = flow_log(ResourceType::Vpc, "vpc-1");
+        let own = FlowLog {
+            account_id: Some("1".into()),
+            region: Some("eu".into()),
+            ..any.clone()
+        };
+        for (account, region, expected) in [
+            ("1", Some("eu"), true),
+            ("1", None, true),
+            ("2", Some("eu"), false),
+            ("1", Some("us"), false),
+        ] {
+            let eni = eni(account, region);
+            assert!(any.contains(&eni));
+            assert_eq!(own.contains(&eni), expected, "{account} {region:?}");
+        }
+    }
+
+    #[test]
+    fn flows_are_admitted_by_version_and_action() {
+        let flow = |address: &str| FlowTuple {
+            src_addr: address.parse().unwrap(),
+            src_port: 1,
+            dst_addr: address.parse().unwrap(),
+            dst_port: 2,
+            protocol: 17,
+        };
+        let admitted = |ip_version| {
+            let flow_log = FlowLog {
+                ip_version,
+                traffic_type: TrafficType::Drop,
+                ..flow_log(ResourceType::Vpc, "vpc-1")
+            };
+            ["192.0.2.1", "2001:db8::1"].map(|address| {
+                let flow = flow(address);
+                assert!(!flow_log.admits(&flow, Action::Accept));
+                flow_log.admits(&flow, Action::Reject)
+            })
+        };
+        assert_eq!(admitted(IpVersion::DualStack), [true, true]);
+        assert_eq!(admitted(IpVersion::V4), [true, false]);
+        assert_eq!(admitted(IpVersion::V6), [false, true]);
     }
 
     #[test]

@@ -26,9 +26,8 @@ pub(super) struct SinkHealth {
 impl Agent {
     /// Gives all that is not delivered yet to the sinks, which are new. Drops what no flow log is to have any more.
     pub(super) fn deliver_pending(&mut self) {
-        self.ending.clear();
         for name in self.spool.flow_logs() {
-            if !has(&self.outputs, &name) {
+            if !has(&self.outputs, &name) && !has(&self.ending, &name) {
                 let windows = self.spool.forget_flow_log(&name);
                 if windows > 0 {
                     tracing::warn!(

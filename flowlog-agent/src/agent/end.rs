@@ -80,6 +80,15 @@ impl Agent {
         while let Ok(event) = self.sink_events.try_recv() {
             self.sink_event(event);
         }
+        let Self {
+            ending, outputs, ..
+        } = self;
+        // What is another's destination now cannot be theirs any more.
+        ending.retain(|ended| {
+            outputs
+                .iter()
+                .all(|output| output.destination != ended.destination)
+        });
         self.deliver_pending();
     }
 }

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::{
     bpf::BpfError, config::ConfigError, discovery::DiscoveryError, drain::DrainError,
-    lock::LockError, privileges::PrivilegeError, spool::SpoolError, status::StatusError,
+    lock::LockError, management::ManagementError, privileges::PrivilegeError, spool::SpoolError, status::StatusError,
 };
 
 /// Why the agent cannot run, or not go on.
@@ -52,6 +52,9 @@ pub enum AgentError {
     /// The status cannot be told, or not asked for.
     #[error(transparent)]
     Status(#[from] StatusError),
+    /// The service that manages flow logs cannot be followed.
+    #[error(transparent)]
+    Management(#[from] ManagementError),
     /// The system.
     #[error("cannot {what}: {source}")]
     System {
@@ -77,7 +80,10 @@ impl AgentError {
     pub fn is_configuration(&self) -> bool {
         matches!(
             self,
-            Self::Config(_) | Self::Inventory(_) | Self::ReadInventory { .. }
+            Self::Config(_)
+                | Self::Inventory(_)
+                | Self::ReadInventory { .. }
+                | Self::Management(_)
         )
     }
 }

@@ -7,12 +7,14 @@
 //! | `counting` | has the capture attach and detach, and enters in the ledger what the devices count by themselves |
 //! | `deliver` | gives closed windows to the sinks, and takes note of what they have delivered |
 //! | `reload` | follows another inventory, and other flow logs |
+//! | `managed` | follows the flow logs that the service manages, and reports to it |
 //! | `status` | tells how it stands |
 //! | `end` | ends, orderly |
 mod counting;
 mod deliver;
 mod end;
 mod error;
+mod managed;
 mod reload;
 mod saved;
 mod start;
@@ -49,6 +51,7 @@ use crate::{
     drain::Drainer,
     ledger::Ledger,
     lock::HostLock,
+    management::Management,
     metrics::{Metrics, Scrape},
     output::OutputOptions,
     privileges,
@@ -151,6 +154,8 @@ struct Agent {
     metrics: Metrics,
     scrapes: Option<mpsc::Receiver<Scrape>>,
     status_requests: Option<Requests>,
+    /// The flow logs that a service manages, if there is one.
+    management: Option<Management>,
     signals: Signals,
 }
 
@@ -178,6 +183,8 @@ enum Event {
     Due,
     InventoryChanged,
     Reload,
+    /// The service wants other flow logs.
+    Service,
     Sink(SinkEvent),
     Compacted(Option<Compacted>),
     Scrape(Scrape),
@@ -195,11 +202,15 @@ impl Agent {
                 Event::Due => self.due()?,
                 Event::InventoryChanged => self.reload_inventory(),
                 Event::Reload => self.reload()?,
+                Event::Service => self.follow_service()?,
                 Event::Sink(SinkEvent::StdoutClosed) => {
                     tracing::info!("nobody reads standard output any more");
                     return Ok(());
                 }
-                Event::Sink(event) => self.sink_event(event),
+                Event::Sink(event) => {
+                    self.note_for_report(&event);
+                    self.sink_event(event);
+                }
                 Event::Compacted(outcome) => self.compacted(outcome),
                 // Whoever asked may have gone; that is no concern of ours.
                 Event::Scrape(reply) => {
@@ -216,8 +227,10 @@ impl Agent {
             }
             if self.capture.take_changed() {
                 self.state_is_saved = false;
+                self.report_is_due();
             }
             self.save_state();
+            self.report();
         }
     }
 
@@ -237,6 +250,7 @@ impl Agent {
             event = self.discovery.next() => Event::Device(event),
             _ = self.signals.hangup.recv() => Event::Reload,
             () = self.inventory_watch.changed() => Event::InventoryChanged,
+            () = service_changed(&mut self.management) => Event::Service,
             Some(event) = self.sink_events.recv() => Event::Sink(event),
             outcome = finished(&mut self.compaction) => Event::Compacted(outcome),
             Some(scrape) = next_scrape(&mut self.scrapes) => Event::Scrape(scrape),
@@ -251,7 +265,8 @@ impl Agent {
             .spool_retry
             .unwrap_or_else(|| self.windows.next_deadline());
         let capture = self.capture.next_retry().unwrap_or(Duration::MAX);
-        windows.min(capture)
+        let report = self.management.as_ref().and_then(Management::next_look);
+        windows.min(capture).min(report.unwrap_or(Duration::MAX))
     }
 
     /// Whether the last window that was asked for is due, and the programs go with the agent: they must go before that window is closed, and
@@ -274,6 +289,10 @@ impl Agent {
         }
         if self.windows.next_deadline() <= now && self.spool_retry.is_none() {
             self.drain(Why::WindowDue)?;
+        }
+        if self.spool_retry.is_none() {
+            // If the spool took nothing when it came.
+            self.follow_service()?;
         }
         Ok(())
     }
@@ -315,6 +334,13 @@ async fn next_scrape(scrapes: &mut Option<mpsc::Receiver<Scrape>>) -> Option<Scr
 async fn next_status(requests: &mut Option<Requests>) -> Option<Request> {
     match requests {
         Some(requests) => requests.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn service_changed(management: &mut Option<Management>) {
+    match management {
+        Some(management) => management.changed().await,
         None => std::future::pending().await,
     }
 }

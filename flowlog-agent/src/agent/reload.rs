@@ -4,7 +4,13 @@ use std::{io, path::Path};
 use flowlog_model::inventory::Inventory;
 
 use super::{Agent, AgentError};
-use crate::{config::Config, discovery::Device, drain::DrainError, output, windows::Windows};
+use crate::{
+    config::{Config, FlowLogConfig},
+    discovery::Device,
+    drain::DrainError,
+    output,
+    windows::Windows,
+};
 
 /// Largest inventory, in bytes.
 pub const MAX_INVENTORY_BYTES: u64 = 64 << 20;
@@ -50,28 +56,24 @@ impl Agent {
             );
         }
         if config.flow_logs != self.config.flow_logs {
-            self.follow(config)?;
+            match self.follow_local(config.flow_logs) {
+                Ok(()) => {}
+                Err(DrainError::Spool(error)) => {
+                    tracing::error!("{error}; the flow logs stay as they were");
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         tracing::info!("following {} flow logs", self.outputs.len());
         Ok(())
     }
 
     /// Follows other flow logs.
-    fn follow(&mut self, config: Config) -> Result<(), AgentError> {
+    pub(super) fn follow(&mut self, flow_logs: &[FlowLogConfig]) -> Result<(), DrainError> {
         // What was captured until now is for the flow logs that there were, and not for those that come.
-        match self.close_open_windows() {
-            Ok(()) => {}
-            Err(DrainError::Spool(error)) => {
-                tracing::error!("{error}; the flow logs stay as they were");
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        }
-        self.config.flow_logs = config.flow_logs;
-        self.follow_outputs(output::outputs(
-            &self.config.flow_logs,
-            &self.options.output,
-        ));
+        self.close_open_windows()?;
+        self.follow_outputs(output::outputs(flow_logs, &self.options.output));
         self.open_windows();
         Ok(())
     }

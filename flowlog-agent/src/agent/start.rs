@@ -19,7 +19,7 @@ use flowlog_model::{inventory::Inventory, record::Eni};
 use tokio::sync::mpsc;
 
 use super::{
-    Agent, AgentError, RunOptions, Signals, deliver,
+    Agent, AgentError, RunOptions, Signals, deliver, managed,
     saved::Saved,
     windows::{ToClose, Why},
 };
@@ -205,7 +205,8 @@ impl Agent {
         };
         privileges::keep_only(&privileges::needed(!settings.namespaces.is_empty()))?;
         let (sink_sender, sink_events) = mpsc::unbounded_channel();
-        let outputs = output::outputs(&config.flow_logs, &options.output);
+        let (management, flow_logs, ending) = managed::start(&config, &spool, clock)?;
+        let outputs = output::outputs(&flow_logs, &options.output);
         let to_close = previous.windows_of_earlier_boot(now);
         let windows = if previous.same_boot && !previous.series.is_empty() {
             Windows::restored(&previous.series, &previous.saved.flow_logs, now)
@@ -242,7 +243,8 @@ impl Agent {
             spool,
             config,
             outputs,
-            ending: Vec::new(),
+            ending: output::outputs(&ending, &options.output),
+            management,
             clock,
             capture,
             drainer,

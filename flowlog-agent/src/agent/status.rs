@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use flowlog_common::ABI_VERSION;
+use flowlog_model::protocol::RefusedEni;
 
 use super::{Agent, AgentError, deliver::SinkHealth, windows::Why};
 use crate::{
@@ -10,8 +11,8 @@ use crate::{
     metrics::Standing,
     sink::Output,
     status::{
-        AgentStatus, Conservation, ErrorStatus, Hooks, InterfaceStatus, Loss, SinkStatus,
-        SpoolStatus, StatusDocument, WindowStatus, WindowsStatus,
+        AgentStatus, Conservation, ErrorStatus, Hooks, InterfaceStatus, Loss, Refused,
+        ServiceStatus, SinkStatus, SpoolStatus, StatusDocument, WindowStatus, WindowsStatus,
     },
     window::Window,
 };
@@ -37,6 +38,7 @@ impl Agent {
                     .map(|(length, label)| window(length, label)),
             },
             sinks: self.sinks_status(),
+            service: self.service_status(),
             spool: self.spool_status(),
             losses: self.losses(),
             interfaces: self.capture.interfaces().map(interface).collect(),
@@ -52,7 +54,35 @@ impl Agent {
             drainer: &self.drainer,
             spool: &self.spool_status(),
             sinks: &self.sinks_status(),
+            service: self.service_status().as_ref(),
             losses: &self.losses(),
+        })
+    }
+
+    fn service_status(&self) -> Option<ServiceStatus> {
+        let management = self.management.as_ref()?;
+        let standing = management.standing();
+        let refused = |(id, reason): (&String, &String)| Refused {
+            id: id.clone(),
+            reason: reason.clone(),
+        };
+        let refused_eni = |eni: &RefusedEni| Refused {
+            id: eni.eni_id.clone(),
+            reason: eni.reason.clone(),
+        };
+        Some(ServiceStatus {
+            url: management.url(),
+            connected: standing.is_connected(),
+            since: standing.since().map(|since| self.wall_seconds(since)),
+            error: standing.error().map(str::to_owned),
+            failed_requests: standing.failures,
+            version: management.version(),
+            version_since: management
+                .followed_since()
+                .map(|since| self.wall_seconds(since)),
+            flow_logs: management.flow_logs().len() as u64,
+            refused: management.managed().refused.iter().map(refused).collect(),
+            refused_enis: standing.refused_enis.iter().map(refused_eni).collect(),
         })
     }
 

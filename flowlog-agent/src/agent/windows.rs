@@ -58,7 +58,7 @@ impl Agent {
         }
     }
 
-    fn spool_failed(&mut self, error: &SpoolError) {
+    pub(super) fn spool_failed(&mut self, error: &SpoolError) {
         if self.spool_retry.is_none() {
             tracing::error!(
                 "{error}; what is captured stays in the kernel, and the spool is tried again every {SPOOL_RETRY:?}"

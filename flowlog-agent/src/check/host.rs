@@ -15,7 +15,7 @@ use nix::{
     unistd::{AccessFlags, faccessat},
 };
 
-use super::{Finding, counted, spool};
+use super::{Finding, counted, service, spool};
 use crate::{
     capture::match_device,
     config::{Config, Destination},
@@ -55,6 +55,7 @@ fn writable(config: &Config, named_namespaces: bool, running: Option<u32>) -> Ve
             let _ = caps::set(None, CapSet::Effective, &kept);
             let mut findings = vec![spool::finding(&config.spool, running)];
             findings.extend(destinations(config));
+            findings.extend(config.service.iter().flat_map(service::findings));
             findings
         });
         thread

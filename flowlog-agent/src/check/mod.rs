@@ -7,6 +7,7 @@ mod host;
 mod kernel;
 mod memory;
 mod probe;
+mod service;
 mod spool;
 
 use std::{path::Path, process::ExitCode};
@@ -152,7 +153,7 @@ fn read(
         path.display(),
         counted(config.flow_logs.len(), "flow log")
     );
-    findings.push(if config.flow_logs.is_empty() {
+    findings.push(if config.flow_logs.is_empty() && config.service.is_none() {
         Finding::warn("configuration", found).so("without a flow log, nothing is recorded")
     } else {
         Finding::ok("configuration", found)

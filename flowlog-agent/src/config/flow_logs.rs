@@ -9,6 +9,7 @@ use flowlog_model::flow_log::{
 };
 use flowlog_model::format::Format;
 use flowlog_model::input::{Document, InputError, Table};
+use flowlog_model::managed::IpVersion;
 use flowlog_model::spelled_enum;
 use flowlog_model::text::{Id, Text, allowed_spellings};
 use serde::Deserialize;
@@ -179,6 +180,9 @@ impl RawFlowLog {
             window: self.window,
             status: self.status.unwrap_or(Status::Active),
             description: self.description,
+            account_id: None,
+            region: None,
+            ip_version: IpVersion::DualStack,
         };
         Ok(FlowLogConfig {
             flow_log,

@@ -1,10 +1,8 @@
 //! What the agent is to do for a desired state.
-use std::collections::BTreeMap;
-
 use flowlog_model::{
     flow_log::{CaptureWindow, FlowLog, FlowLogName},
     format::Format,
-    protocol::{DesiredFlowLog, DesiredState, MAX_FLOW_LOGS},
+    protocol::{DesiredFlowLog, MAX_FLOW_LOGS},
     text::{Id, InvalidText, Text},
 };
 
@@ -12,16 +10,16 @@ use super::Managed;
 use crate::config::{Destination, FlowLogConfig, ServiceConfig};
 
 /// The flow logs of a state as the agent has those of its configuration, and what of it cannot be done. A flow log is known by its id
-/// here, which stays when its name changes. `local` are the flow logs of the configuration, which go first.
+/// here, which stays when its name changes. `others` are flow logs that there are already.
 pub(super) fn plan(
-    state: &DesiredState,
+    flow_logs: &[DesiredFlowLog],
     config: &ServiceConfig,
-    local: &[FlowLogConfig],
+    others: &[FlowLogConfig],
 ) -> Managed {
     let mut managed = Managed::default();
-    for desired in &state.flow_logs {
+    for desired in flow_logs {
         let planned = if managed.flow_logs.len() < MAX_FLOW_LOGS {
-            flow_log(desired, config).and_then(|planned| beside(planned, local, &managed))
+            flow_log(desired, config).and_then(|planned| beside(planned, others, &managed))
         } else {
             Err(format!(
                 "the agent has {MAX_FLOW_LOGS} flow logs, the most that it takes"
@@ -60,7 +58,7 @@ fn flow_log(desired: &DesiredFlowLog, config: &ServiceConfig) -> Result<FlowLogC
             status: desired.status,
             // Nothing that does not matter to a record: what changes of it changes nothing here.
             description: None,
-            account_id: Some(desired.account_id.clone()),
+            account_id: None,
             region: Some(desired.region.clone()),
             ip_version: desired.ip_version,
         },
@@ -81,11 +79,11 @@ fn window(minutes: u64) -> Result<CaptureWindow, String> {
 /// Refuses what would be taken for a flow log that there is, or get in its way.
 fn beside(
     planned: FlowLogConfig,
-    local: &[FlowLogConfig],
+    others: &[FlowLogConfig],
     managed: &Managed,
 ) -> Result<FlowLogConfig, String> {
     let is_file = planned.destination != Destination::Stdout;
-    for other in local.iter().chain(&managed.flow_logs) {
+    for other in others.iter().chain(&managed.flow_logs) {
         let name = &other.flow_log.name;
         if *name == planned.flow_log.name {
             return Err(format!("the agent has another flow log called {name}"));
@@ -95,22 +93,4 @@ fn beside(
         }
     }
     Ok(planned)
-}
-
-/// The windows and destinations of flow logs, by name.
-#[cfg(test)]
-pub(super) fn summary(managed: &Managed) -> BTreeMap<String, String> {
-    let of = |planned: &FlowLogConfig| {
-        let FlowLog {
-            name,
-            window,
-            status,
-            ..
-        } = &planned.flow_log;
-        (
-            name.to_string(),
-            format!("{status} {window} {}", planned.destination),
-        )
-    };
-    managed.flow_logs.iter().map(of).collect()
 }

@@ -18,7 +18,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{ManagementError, ReadClock, client};
+use super::{ReadClock, client};
 use crate::config::ServiceConfig;
 
 /// How long the service may wait for another desired state before it answers.

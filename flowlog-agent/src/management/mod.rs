@@ -22,10 +22,12 @@ use flowlog_client::{AccessKey, Client, ClientError, KeyFileError};
 use flowlog_model::{
     managed::DeliverStatus,
     protocol::{
-        self, DesiredState, EniReport, FlowLogReport, MAX_ENIS, MAX_MESSAGE_CHARS, Report, Version,
+        DesiredFlowLog, DesiredState, EniReport, FlowLogReport, MAX_ENIS, MAX_MESSAGE_CHARS,
+        Report, Version,
     },
     record::Eni,
 };
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
@@ -59,14 +61,29 @@ pub(crate) struct Management {
     link: Link,
     /// The state that the agent works by.
     followed: DesiredState,
-    /// What of it the agent cannot do, by flow log.
-    refused: BTreeMap<String, String>,
+    /// Flow logs that are gone from it, as long as they may wait for windows.
+    gone: Vec<DesiredFlowLog>,
+    /// Since when it works by it, as a boot time; none if it had it when it was started.
+    followed_since: Option<Duration>,
+    /// What the agent does for it.
+    managed: Managed,
     /// The state to be followed next.
     wanted: Option<DesiredState>,
     /// Whether there is something new to report.
     report_is_due: bool,
     /// When it is to be looked again whether a report can be made, as a boot time.
     look_again: Option<Duration>,
+}
+
+/// What is kept on the disk of the service's wishes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    /// The version of the state that is followed.
+    version: Version,
+    /// Its flow logs.
+    flow_logs: Vec<DesiredFlowLog>,
+    /// Flow logs that are gone from it and wait for windows.
+    gone: Vec<DesiredFlowLog>,
 }
 
 /// What the agent is to do for a desired state.
@@ -93,26 +110,30 @@ pub(crate) fn client(config: &ServiceConfig) -> Result<Client, ManagementError> 
 }
 
 impl Management {
-    /// Begins to follow the service; until it answers, the state that it gave last. To be called within a tokio runtime.
+    /// Begins to follow the service; until it answers, what is kept of its wishes. To be called within a tokio runtime.
     ///
     /// # Errors
     ///
     /// [`ManagementError`] if there is no access key, or nobody to trust.
     pub(crate) fn start(
         config: ServiceConfig,
-        last: Option<DesiredState>,
+        kept: Option<Kept>,
         now: ReadClock,
     ) -> Result<Self, ManagementError> {
         let shared = Shared::new(config.clone(), client(&config)?, now);
+        let Kept {
+            version,
+            flow_logs,
+            gone,
+        } = kept.unwrap_or_default();
         Ok(Self {
             host_id: config.host_id.clone().unwrap_or_else(host::name),
             link: Link::start(shared),
             config,
-            followed: last.unwrap_or(DesiredState {
-                version: 0,
-                flow_logs: Vec::new(),
-            }),
-            refused: BTreeMap::new(),
+            followed: DesiredState { version, flow_logs },
+            gone,
+            followed_since: None,
+            managed: Managed::default(),
             wanted: None,
             report_is_due: true,
             look_again: None,
@@ -130,22 +151,63 @@ impl Management {
         self.wanted.as_ref()
     }
 
-    /// What the agent is to do for a state, beside the flow logs of its configuration.
-    pub(crate) fn plan(&self, state: &DesiredState, local: &[FlowLogConfig]) -> Managed {
-        flow_logs::plan(state, &self.config, local)
-    }
-
-    /// What the agent is to do for the state that it works by.
-    pub(crate) fn followed(&self, local: &[FlowLogConfig]) -> Managed {
-        self.plan(&self.followed, local)
-    }
-
-    /// The agent works by the state that was wanted from now on.
-    pub(crate) fn has_followed(&mut self, refused: BTreeMap<String, String>) {
-        if let Some(state) = self.wanted.take() {
-            self.followed = state;
+    /// What is to be kept when a state is followed. `waits` says of a flow log that is gone whether it waits for windows; those that are
+    /// going now do, for their windows are open.
+    pub(crate) fn kept(&self, state: &DesiredState, waits: impl Fn(&str) -> bool) -> Kept {
+        let has = |flow_logs: &[DesiredFlowLog], id: &str| {
+            flow_logs.iter().any(|flow_log| flow_log.flow_log_id == id)
+        };
+        let going = self.followed.flow_logs.iter();
+        let waiting = self.gone.iter().filter(|gone| {
+            waits(&gone.flow_log_id) && !has(&self.followed.flow_logs, &gone.flow_log_id)
+        });
+        let gone = going
+            .chain(waiting)
+            .filter(|gone| !has(&state.flow_logs, &gone.flow_log_id));
+        Kept {
+            version: state.version,
+            gone: gone.cloned().collect(),
+            flow_logs: state.flow_logs.clone(),
         }
-        self.refused = refused;
+    }
+
+    /// What the agent is to do for the flow logs of a state. `beside` are flow logs that there are already.
+    pub(crate) fn plan(&self, flow_logs: &[DesiredFlowLog], beside: &[FlowLogConfig]) -> Managed {
+        flow_logs::plan(flow_logs, &self.config, beside)
+    }
+
+    /// The flow logs of the state that the agent works by.
+    pub(crate) fn flow_logs(&self) -> &[DesiredFlowLog] {
+        &self.followed.flow_logs
+    }
+
+    /// Flow logs that are gone from it, as long as they may wait for windows.
+    pub(crate) fn gone(&self) -> &[DesiredFlowLog] {
+        &self.gone
+    }
+
+    /// What the agent does for it.
+    pub(crate) fn managed(&self) -> &Managed {
+        &self.managed
+    }
+
+    /// The agent does this from now on.
+    pub(crate) fn set_managed(&mut self, managed: Managed) {
+        self.managed = managed;
+        self.report_is_due = true;
+    }
+
+    /// The agent works by what is kept from now on.
+    pub(crate) fn has_followed(&mut self, kept: Kept, now: Duration) {
+        let Kept {
+            version,
+            flow_logs,
+            gone,
+        } = kept;
+        self.followed = DesiredState { version, flow_logs };
+        self.gone = gone;
+        self.followed_since = Some(now);
+        self.wanted = None;
         self.report_is_due = true;
     }
 
@@ -184,9 +246,9 @@ impl Management {
     }
 
     fn flow_log_reports(&self, failures: &BTreeMap<&str, &str>) -> Vec<FlowLogReport> {
-        let report = |flow_log: &protocol::DesiredFlowLog| {
+        let report = |flow_log: &DesiredFlowLog| {
             let id = flow_log.flow_log_id.as_str();
-            let refusal = self.refused.get(id).map(String::as_str);
+            let refusal = self.managed.refused.get(id).map(String::as_str);
             let error = refusal.or_else(|| failures.get(id).copied());
             FlowLogReport {
                 flow_log_id: id.to_owned(),
@@ -210,9 +272,9 @@ impl Management {
         self.followed.version
     }
 
-    /// Flow logs of that state.
-    pub(crate) fn flow_log_count(&self) -> usize {
-        self.followed.flow_logs.len()
+    /// Since when the agent works by it, as a boot time; none if it had it when it was started.
+    pub(crate) fn followed_since(&self) -> Option<Duration> {
+        self.followed_since
     }
 
     /// Where the service is.

@@ -10,12 +10,17 @@ use prometheus_client::{
 use super::{FlowLogLabels, shown};
 use crate::{
     ledger::Cause,
-    status::{Conservation, Loss, SinkStatus, SpoolStatus},
+    status::{Conservation, Loss, ServiceStatus, SinkStatus, SpoolStatus},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CauseLabels {
     cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServiceLabels {
+    url: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -75,6 +80,9 @@ pub(super) struct StandingMetrics {
     delivery_failures: Family<FlowLogLabels, Counter>,
     windows_pending: Family<FlowLogLabels, Gauge>,
     delivery_failing: Family<FlowLogLabels, Gauge>,
+    service: Family<ServiceLabels, Gauge>,
+    service_version: Family<ServiceLabels, Gauge>,
+    service_failures: Family<ServiceLabels, Counter>,
     lost_packets: Family<CauseLabels, Counter>,
     lost_bytes: Family<CauseLabels, Counter>,
     lost_windows: Family<CauseLabels, Counter>,
@@ -103,6 +111,21 @@ impl StandingMetrics {
             "delivery_failing",
             "1 if the last attempt to deliver to a flow log failed, else 0",
             self.delivery_failing.clone(),
+        );
+        r.register(
+            "service_connected",
+            "1 if the service that manages flow logs has answered the last question and the last report, else 0",
+            self.service.clone(),
+        );
+        r.register(
+            "service_desired_state_version",
+            "Version of the desired state that the agent works by, 0 for none",
+            self.service_version.clone(),
+        );
+        r.register(
+            "service_request_failures",
+            "Requests to the service that have failed",
+            self.service_failures.clone(),
         );
         r.register(
             "lost_packets",
@@ -186,6 +209,24 @@ impl StandingMetrics {
             self.delivery_failing
                 .get_or_create(&labels)
                 .set(sink.next_attempt_in_seconds.is_some().into());
+        }
+    }
+
+    /// Nothing is shown where there is no service.
+    pub(super) fn set_service(&self, service: Option<&ServiceStatus>) {
+        if let Some(service) = service {
+            let labels = ServiceLabels {
+                url: service.url.clone(),
+            };
+            self.service
+                .get_or_create(&labels)
+                .set(service.connected.into());
+            let version = shown(service.version);
+            self.service_version.get_or_create(&labels).set(version);
+            let failures = self.service_failures.get_or_create(&labels);
+            failures
+                .inner()
+                .store(service.failed_requests, Ordering::Relaxed);
         }
     }
 
@@ -311,6 +352,26 @@ mod tests {
         assert_eq!(rig.samples("windows_pending"), set(&pending));
         let failing = [r#"delivery_failing{flow_log="a"} 0"#];
         assert_eq!(rig.samples("delivery_failing"), set(&failing));
+    }
+
+    #[test]
+    fn the_service_is_shown_where_there_is_one() {
+        let rig = Rig::new();
+        rig.metrics.set_service(None);
+        assert_eq!(rig.samples("service"), set(&[]));
+        rig.metrics.set_service(Some(&ServiceStatus {
+            url: "http://a".to_owned(),
+            connected: true,
+            version: 7,
+            failed_requests: 2,
+            ..ServiceStatus::default()
+        }));
+        let expected = [
+            r#"service_connected{url="http://a"} 1"#,
+            r#"service_desired_state_version{url="http://a"} 7"#,
+            r#"service_request_failures_total{url="http://a"} 2"#,
+        ];
+        assert_eq!(rig.samples("service"), set(&expected));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | `window-ID.json` | a closed window: label, ENIs, flow logs, which drains it has, and what these sum up to |
 //! | `cursor-FLOW-LOG.json` | how far a flow log's sink is |
 //! | `state.json` | the open windows, and what the agent needs to go on after a restart |
+//! | `managed.json` | what the service wants of the agent |
 //! | `identity.json` | the random number that tells it from all others |
 //! | `reserve` | 1 MiB that is given back when the disk is full |
 //! | `lock` | its lock says that the spool is in use |
@@ -36,6 +37,7 @@ mod durable;
 mod flows_file;
 mod found;
 mod joining;
+mod managed;
 mod names;
 mod reader;
 mod recovery;

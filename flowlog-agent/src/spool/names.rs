@@ -7,6 +7,9 @@ pub(super) const TEMPORARY: &str = ".tmp";
 /// The state.
 pub(super) const STATE: &str = "state.json";
 
+/// What the service wants of the agent.
+pub(super) const MANAGED: &str = "managed.json";
+
 /// What tells the spool from all others.
 pub(super) const IDENTITY: &str = "identity.json";
 
@@ -86,7 +89,7 @@ pub(super) enum Name {
     Window(u64),
     /// A flow log's cursor.
     Cursor,
-    /// The state, the identity, the lock, the reserve.
+    /// The state, what the service wants, the identity, the lock, the reserve.
     Single,
     /// Not written to its end.
     Temporary,
@@ -98,7 +101,7 @@ impl Name {
         if let Some(of) = name.strip_suffix(TEMPORARY) {
             return Self::parse(of).map(|_| Self::Temporary);
         }
-        if matches!(name, STATE | IDENTITY | LOCK | RESERVE) {
+        if matches!(name, STATE | MANAGED | IDENTITY | LOCK | RESERVE) {
             return Some(Self::Single);
         }
         if let Some(id) = name

@@ -11,8 +11,10 @@ pub struct StatusDocument {
     pub agent: AgentStatus,
     /// Capture windows.
     pub windows: WindowsStatus,
-    /// How far each flow log has come, in the order of the configuration.
+    /// How far each flow log has come, in the order of the configuration; those of the service come after those.
     pub sinks: Vec<SinkStatus>,
+    /// The service that manages flow logs; none if there is none.
+    pub service: Option<ServiceStatus>,
     /// What waits on disk.
     pub spool: SpoolStatus,
     /// What is in no record, by cause; causes without a loss may be left out.
@@ -81,6 +83,42 @@ pub struct SinkStatus {
     pub last_error: Option<ErrorStatus>,
     /// In how many seconds it tries again, 0 for now; none unless the last attempt failed.
     pub next_attempt_in_seconds: Option<u64>,
+}
+
+/// How the agent stands with the service that manages flow logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ServiceStatus {
+    /// Where it is.
+    pub url: String,
+    /// Whether it has answered the last question and the last report.
+    pub connected: bool,
+    /// Since when it is so, in Unix seconds; none before the first answer or failure.
+    pub since: Option<u64>,
+    /// Why it is not connected.
+    pub error: Option<String>,
+    /// Requests that have failed since the agent was started.
+    pub failed_requests: u64,
+    /// Version of the desired state that the agent works by; 0 for none.
+    pub version: u64,
+    /// Since when the agent works by it, in Unix seconds; none if it had it when it was started.
+    pub version_since: Option<u64>,
+    /// Flow logs of that state.
+    pub flow_logs: u64,
+    /// What of it the agent cannot do, and why.
+    pub refused: Vec<Refused>,
+    /// The ENIs that the service does not take from this agent, and why.
+    pub refused_enis: Vec<Refused>,
+}
+
+/// Something that one side does not take from the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Refused {
+    /// Id of the flow log or the ENI.
+    pub id: String,
+    /// Why, as one sentence without a final stop.
+    pub reason: String,
 }
 
 /// What waits on disk.
@@ -214,13 +252,18 @@ pub struct ErrorStatus {
 
 impl StatusDocument {
     /// What is not as it should be now, a sentence for each: a flow log whose destination does not take its records, an ENI that is not
-    /// captured, and packets that do not add up. Losses are none of it, for they are over.
+    /// captured, packets that do not add up, and a service that does not answer or does not agree. Losses are none of it, for they are over.
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
+        let service = self.service.iter().flat_map(ServiceStatus::troubles);
         let sinks = self.sinks.iter().filter_map(SinkStatus::trouble);
         let interfaces = self.interfaces.iter().filter_map(InterfaceStatus::trouble);
         let conservation = self.conservation.iter().filter_map(Conservation::trouble);
-        sinks.chain(interfaces).chain(conservation).collect()
+        sinks
+            .chain(service)
+            .chain(interfaces)
+            .chain(conservation)
+            .collect()
     }
 }
 
@@ -235,6 +278,28 @@ impl SinkStatus {
             "Flow log {} does not reach {}, {error}; the next attempt is in {seconds} s.",
             self.flow_log, self.destination
         ))
+    }
+}
+
+impl ServiceStatus {
+    fn troubles(&self) -> Vec<String> {
+        let connection = self.error.as_ref().map(|error| {
+            format!(
+                "The service is not there for the agent, {error}; it works by what the service said last."
+            )
+        });
+        let refused = self.refused.iter().map(|Refused { id, reason }| {
+            format!("Flow log {id} of the service cannot be followed: {reason}.")
+        });
+        let refused_enis = self
+            .refused_enis
+            .iter()
+            .map(|Refused { id, reason }| format!("The service does not take {id}: {reason}."));
+        connection
+            .into_iter()
+            .chain(refused)
+            .chain(refused_enis)
+            .collect()
     }
 }
 
@@ -314,13 +379,24 @@ mod tests {
                 ..InterfaceStatus::default()
             }],
             conservation: vec![Conservation::default()],
+            service: Some(ServiceStatus {
+                connected: true,
+                failed_requests: 3,
+                ..ServiceStatus::default()
+            }),
             ..StatusDocument::default()
         };
         assert_eq!(fine.troubles(), [""; 0]);
         let mut troubled = fine;
         troubled.sinks[0].next_attempt_in_seconds = Some(0);
+        troubled.service = Some(ServiceStatus {
+            error: Some("it cannot be reached".to_owned()),
+            refused: vec![Refused::default()],
+            refused_enis: vec![Refused::default()],
+            ..ServiceStatus::default()
+        });
         troubled.interfaces[0].captured = false;
         troubled.conservation[0].difference = 1;
-        assert_eq!(troubled.troubles().len(), 3);
+        assert_eq!(troubled.troubles().len(), 6);
     }
 }

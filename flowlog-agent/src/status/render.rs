@@ -2,7 +2,7 @@
 use comfy_table::{CellAlignment, Table};
 
 use super::document::{
-    Conservation, InterfaceStatus, Loss, SinkStatus, StatusDocument, WindowStatus,
+    Conservation, InterfaceStatus, Loss, ServiceStatus, SinkStatus, StatusDocument, WindowStatus,
 };
 use crate::{
     ledger::Cause,
@@ -35,6 +35,7 @@ fn head(document: &StatusDocument) -> Vec<String> {
         agent,
         windows,
         spool,
+        service,
         last_error,
         ..
     } = document;
@@ -61,6 +62,7 @@ fn head(document: &StatusDocument) -> Vec<String> {
         counted(spool.pending_windows, "window"),
         counted(spool.drains, "drain"),
     ));
+    lines.extend(service.as_ref().map(service_line));
     if let Some(error) = last_error {
         lines.push(format!(
             "Last error: {}, {}",
@@ -69,6 +71,28 @@ fn head(document: &StatusDocument) -> Vec<String> {
         ));
     }
     lines
+}
+
+fn service_line(service: &ServiceStatus) -> String {
+    let since = |since: Option<u64>| {
+        since.map_or(String::new(), |since| {
+            format!(" since {}", timestamp(since))
+        })
+    };
+    let state = match (service.connected, &service.error) {
+        (true, _) => format!("connected{}", since(service.since)),
+        (false, None) => "not asked yet".to_owned(),
+        (false, Some(error)) => format!("not connected{}, {error}", since(service.since)),
+    };
+    let version = match service.version {
+        0 => "no desired state".to_owned(),
+        version => format!(
+            "desired state {version}{}, {}",
+            since(service.version_since),
+            counted(service.flow_logs, "flow log")
+        ),
+    };
+    format!("Service: {}, {state}; {version}", service.url)
 }
 
 /// A window's label and length.
@@ -307,6 +331,17 @@ mod tests {
                     next_attempt_in_seconds: Some(8),
                 },
             ],
+            service: Some(ServiceStatus {
+                url: "http://192.0.2.1:8480".to_owned(),
+                since: Some(START),
+                error: Some(
+                    "http://192.0.2.1:8480 cannot be reached: Connection refused".to_owned(),
+                ),
+                version: 17,
+                version_since: Some(START - 60),
+                flow_logs: 1,
+                ..ServiceStatus::default()
+            }),
             spool: SpoolStatus {
                 path: "/spool".to_owned(),
                 bytes: 12_345,
@@ -339,6 +374,29 @@ mod tests {
         let text: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
         let expected = include_str!("render.txt");
         assert_eq!(text.join("\n") + "\n", expected);
+    }
+
+    #[test]
+    fn the_service_is_told_in_a_line() {
+        let service = ServiceStatus {
+            url: "http://a".to_owned(),
+            ..ServiceStatus::default()
+        };
+        assert_eq!(
+            service_line(&service),
+            "Service: http://a, not asked yet; no desired state"
+        );
+        let service = ServiceStatus {
+            connected: true,
+            since: Some(START),
+            version: 3,
+            flow_logs: 2,
+            ..service
+        };
+        assert_eq!(
+            service_line(&service),
+            "Service: http://a, connected since 2026-11-22 14:00:00 UTC; desired state 3, 2 flow logs"
+        );
     }
 
     #[test]

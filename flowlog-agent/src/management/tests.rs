@@ -1,0 +1,392 @@
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Mutex};
+
+use flowlog_model::protocol::ReportAnswer;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+use super::*;
+use crate::config::Config;
+
+const IDS: [&str; 3] = [
+    "fl-000000000000000000001",
+    "fl-000000000000000000002",
+    "fl-000000000000000000003",
+];
+
+fn desired(id: &str, change: &str) -> DesiredFlowLog {
+    let json = r#"{"flow_log_id": "ID", "name": "n", "resource_type": "VPC", "resource_id": "vpc-1", "account_id": "1", "region": "local",
+        "traffic_type": "All", "aggregation_interval": 10, "ip_version": "DualStack", "log_format": null, "project": "p-1",
+        "logstore": "s-1", "status": "Active"}"#;
+    let mut value: serde_json::Value = serde_json::from_str(&json.replace("ID", id)).unwrap();
+    if let serde_json::Value::Object(changes) = serde_json::from_str(change).unwrap() {
+        value.as_object_mut().unwrap().extend(changes);
+    }
+    serde_json::from_value(value).unwrap()
+}
+
+fn state(version: Version, ids: &[&str]) -> DesiredState {
+    DesiredState {
+        version,
+        flow_logs: ids.iter().map(|id| desired(id, "{}")).collect(),
+    }
+}
+
+/// A service's configuration, whose access key is in the folder.
+fn config(folder: &Path, url: &str, local: &str) -> Config {
+    let key = folder.join("key.json");
+    fs::write(&key, r#"{"id": "agent", "secret": "s"}"#).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let text = format!(
+        "inventory = 'i'\n[service]\nurl = '{url}'\naccess-key-file = {key:?}\nhost-id = 'h'\n\
+         destination = {{ type = 'file', path = '/d/{{project}}/{{logstore}}/{{flow-log-id}}.log' }}\n{local}"
+    );
+    Config::parse(&text, "agent.toml").unwrap()
+}
+
+/// A clock that stands.
+fn clock() -> ReadClock {
+    Arc::new(|| Now {
+        wall: Duration::from_secs(1_795_356_575),
+        boot: Duration::from_secs(1000),
+    })
+}
+
+/// The service of a test, at which nobody is, and its folder.
+fn management(local: &str) -> (Management, Vec<FlowLogConfig>, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), "http://127.0.0.1:1", local);
+    let management = Management::start(config.service.unwrap(), None, clock()).unwrap();
+    (management, config.flow_logs, folder)
+}
+
+/// Windows and destinations, by name.
+fn summary(managed: &Managed) -> BTreeMap<String, String> {
+    let of = |planned: &FlowLogConfig| {
+        let flow_log = &planned.flow_log;
+        let said = format!(
+            "{} {} {}",
+            flow_log.status, flow_log.window, planned.destination
+        );
+        (flow_log.name.to_string(), said)
+    };
+    managed.flow_logs.iter().map(of).collect()
+}
+
+#[tokio::test]
+async fn a_flow_log_of_the_service_is_known_by_its_id_and_has_a_file_of_its_own() {
+    let (management, local, _folder) = management("");
+    let flow_logs = [
+        desired(IDS[0], "{}"),
+        desired(
+            IDS[1],
+            r#"{"status": "Inactive", "aggregation_interval": 1, "project": "", "logstore": ""}"#,
+        ),
+    ];
+    let managed = management.plan(&flow_logs, &local);
+    assert_eq!(managed.refused, BTreeMap::new());
+    let expected = [
+        (
+            IDS[0].to_owned(),
+            format!("Active 10m /d/p-1/s-1/{}.log", IDS[0]),
+        ),
+        (
+            IDS[1].to_owned(),
+            format!("Inactive 1m /d/none/none/{}.log", IDS[1]),
+        ),
+    ];
+    assert_eq!(summary(&managed), BTreeMap::from(expected));
+}
+
+#[tokio::test]
+async fn what_matters_to_no_record_changes_nothing() {
+    let (management, local, _folder) = management("");
+    let plan = |change| management.plan(&[desired(IDS[0], change)], &local);
+    assert_eq!(plan(r#"{"name": "other"}"#), plan("{}"));
+    for change in [
+        r#"{"traffic_type": "Drop"}"#,
+        r#"{"ip_version": "IPv4"}"#,
+        r#"{"log_format": "${srcaddr}"}"#,
+        r#"{"status": "Inactive"}"#,
+    ] {
+        assert_ne!(plan(change), plan("{}"), "{change}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_followed_is_refused_by_itself() {
+    let local = format!(
+        "[[flow-log]]\nname = '{}'\nresource-type = 'VPC'\nresource-id = 'v'\ndestination.type = 'stdout'\n\
+         [[flow-log]]\nname = 'in-the-way'\nresource-type = 'VPC'\nresource-id = 'v'\n\
+         destination = {{ type = 'file', path = '/d/p-1/s-1/{}.log' }}\n",
+        IDS[1], IDS[2]
+    );
+    let (management, local, _folder) = management(&local);
+    for (id, change, expected) in [
+        (
+            IDS[0],
+            r#"{"aggregation_interval": 7}"#,
+            "a window of 7 minutes is not known: allowed are 1m, 5m and 10m",
+        ),
+        (
+            IDS[0],
+            r#"{"project": "../../etc"}"#,
+            "its project and logstore are no parts of a path",
+        ),
+        (
+            IDS[0],
+            r#"{"log_format": "${nothing}"}"#,
+            "`nothing` at character 3 is not a field",
+        ),
+        (IDS[0], r#"{"resource_id": "a b"}"#, "is not valid"),
+        (IDS[1], "{}", "the agent has another flow log called fl-"),
+        (
+            IDS[2],
+            "{}",
+            "the flow log in-the-way writes to its destination",
+        ),
+    ] {
+        let other = desired("fl-000000000000000000009", "{}");
+        let managed = management.plan(&[desired(id, change), other], &local);
+        assert_eq!(managed.flow_logs.len(), 1, "the other goes on");
+        let reason = &managed.refused[id];
+        assert!(reason.contains(expected), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn flow_logs_that_are_gone_are_kept_as_long_as_they_wait() {
+    let (mut management, _, _folder) = management("");
+    let now = Duration::ZERO;
+    let ids = |flow_logs: &[DesiredFlowLog]| {
+        let ids = flow_logs.iter().map(|gone| gone.flow_log_id.clone());
+        ids.collect::<Vec<_>>()
+    };
+    let kept = management.kept(&state(1, &IDS[..2]), |_| false);
+    assert_eq!((kept.version, ids(&kept.gone)), (1, vec![]));
+    management.has_followed(kept, now);
+    // Its windows are open until the new state is followed.
+    let kept = management.kept(&state(2, &IDS[1..2]), |_| false);
+    assert_eq!(ids(&kept.gone), [IDS[0]]);
+    management.has_followed(kept, now);
+    let waiting = management.kept(&state(3, &IDS[1..]), |id| id == IDS[0]);
+    assert_eq!(ids(&waiting.gone), [IDS[0]]);
+    let delivered = management.kept(&state(3, &IDS[1..]), |_| false);
+    assert_eq!(ids(&delivered.gone), [""; 0]);
+    // One that comes back is not gone.
+    let back = management.kept(&state(4, &IDS[..1]), |_| true);
+    assert_eq!(ids(&back.gone), [IDS[1]]);
+    let text = serde_json::to_string(&back).unwrap();
+    assert_eq!(serde_json::from_str::<Kept>(&text).unwrap(), back);
+}
+
+fn eni(id: &str) -> Eni {
+    Eni {
+        eni_id: id.to_owned(),
+        vswitch_id: "vsw-1".to_owned(),
+        vm_id: None,
+        vpc_id: "vpc-1".to_owned(),
+        account_id: "1".to_owned(),
+        region: None,
+    }
+}
+
+#[test]
+fn an_eni_is_reported_once_and_is_captured_if_one_of_its_devices_is() {
+    let enis = [
+        (eni("b"), false),
+        (eni("a"), true),
+        (eni("b"), true),
+        (eni("c"), false),
+    ];
+    let reports = eni_reports(enis.into_iter());
+    let told: Vec<(&str, bool)> = reports
+        .iter()
+        .map(|report| (report.eni_id.as_str(), report.captured))
+        .collect();
+    assert_eq!(told, [("a", true), ("b", true), ("c", false)]);
+    let many = (0..MAX_ENIS + 10).map(|number| (eni(&format!("eni-{number:05}")), true));
+    assert_eq!(eni_reports(many).len(), MAX_ENIS);
+}
+
+#[tokio::test]
+async fn no_report_is_made_before_all_devices_have_been_told_of() {
+    let (mut management, _, _folder) = management("");
+    let now = Duration::from_secs(5);
+    assert!(!management.can_report(false, now));
+    assert_eq!(management.next_look(), Some(now + LOOK));
+    assert!(management.can_report(true, now));
+    assert_eq!(management.next_look(), None);
+    management.report(std::iter::empty(), &BTreeMap::new());
+    assert!(!management.can_report(true, now), "nothing new");
+    management.report_is_due();
+    assert!(management.can_report(true, now));
+}
+
+/// A service that answers what it is told to, a connection at a time.
+struct Service {
+    listener: TcpListener,
+    url: String,
+    /// The first lines and the bodies of all requests.
+    requests: Mutex<Vec<(String, String)>>,
+}
+
+impl Service {
+    async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            listener,
+            requests: Mutex::default(),
+        }
+    }
+
+    /// Takes the next request.
+    async fn request(&self) -> (TcpStream, String) {
+        let (mut stream, _) = self.listener.accept().await.unwrap();
+        let mut text = String::new();
+        let (head, body) = loop {
+            let mut part = [0; 4096];
+            let length = stream.read(&mut part).await.unwrap();
+            text.push_str(std::str::from_utf8(&part[..length]).unwrap());
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let length = head
+                    .lines()
+                    .find_map(|line| line.strip_prefix("content-length: "))
+                    .map_or(0, |length| length.parse().unwrap());
+                if body.len() >= length {
+                    break (head.to_owned(), body.to_owned());
+                }
+            }
+        };
+        let line = head.lines().next().unwrap().to_owned();
+        self.requests.lock().unwrap().push((line.clone(), body));
+        (stream, line)
+    }
+
+    async fn answer(&self, status: &str, body: &impl Serialize) -> String {
+        let (mut stream, line) = self.request().await;
+        let body = serde_json::to_string(body).unwrap();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        line
+    }
+
+    fn bodies(&self) -> Vec<String> {
+        let requests = self.requests.lock().unwrap();
+        requests.iter().map(|(_, body)| body.clone()).collect()
+    }
+}
+
+fn taken() -> ReportAnswer {
+    ReportAnswer {
+        accepted_enis: 1,
+        refused_enis: Vec::new(),
+        version: 1,
+    }
+}
+
+#[tokio::test]
+async fn the_first_report_goes_before_the_first_question_and_a_state_is_given_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::new().await;
+    let config = config(folder.path(), &service.url, "").service.unwrap();
+    let mut management = Management::start(config, None, clock()).unwrap();
+    assert_eq!(management.standing(), Standing::default());
+    management.report([(eni("eni-1"), true)].into_iter(), &BTreeMap::new());
+    let line = service.answer("200 OK", &taken()).await;
+    assert_eq!(line, "POST /agent/v1/report HTTP/1.1");
+    let line = service.answer("200 OK", &state(7, &IDS[..1])).await;
+    assert_eq!(
+        line,
+        "GET /agent/v1/desired-state?after=0&wait=30 HTTP/1.1"
+    );
+    management.changed().await;
+    assert_eq!(management.wanted(), Some(&state(7, &IDS[..1])));
+    let kept = management.kept(&state(7, &IDS[..1]), |_| false);
+    management.has_followed(kept, Duration::ZERO);
+    // The same state again is no news.
+    let line = service.answer("200 OK", &state(7, &IDS[..1])).await;
+    assert_eq!(
+        line,
+        "GET /agent/v1/desired-state?after=7&wait=30 HTTP/1.1"
+    );
+    let line = service.answer("200 OK", &state(3, &IDS[..2])).await;
+    assert!(line.contains("after=7"), "{line}");
+    management.changed().await;
+    assert_eq!(
+        management.wanted().unwrap().version,
+        3,
+        "also a smaller one, after a restore"
+    );
+    assert!(management.standing().is_connected());
+}
+
+#[tokio::test]
+async fn a_report_says_which_flow_logs_fail_and_is_made_again_after_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::new().await;
+    let config = config(folder.path(), &service.url, "").service.unwrap();
+    let kept = Kept {
+        version: 4,
+        flow_logs: state(4, &IDS).flow_logs,
+        gone: Vec::new(),
+    };
+    let mut management = Management::start(config, Some(kept), clock()).unwrap();
+    management.set_managed(Managed {
+        flow_logs: Vec::new(),
+        refused: BTreeMap::from([(IDS[1].to_owned(), "no".to_owned())]),
+    });
+    let failures = BTreeMap::from([(IDS[0], "disk full"), ("local", "not told")]);
+    management.report(std::iter::empty(), &failures);
+    let refusal = serde_json::json!({"Code": "SystemBusy", "Message": "Not now.", "RequestId": "r-1"});
+    service.answer("503 Busy", &refusal).await;
+    service.answer("200 OK", &taken()).await;
+    let bodies = service.bodies();
+    assert_eq!(bodies[0], bodies[1]);
+    let report: Report = serde_json::from_str(&bodies[0]).unwrap();
+    assert_eq!((report.host_id.as_str(), report.applied_version), ("h", 4));
+    let told: Vec<(&str, DeliverStatus, &str)> = report
+        .flow_logs
+        .iter()
+        .map(|of| {
+            let message = of.deliver_error_message.as_str();
+            (of.flow_log_id.as_str(), of.deliver_status, message)
+        })
+        .collect();
+    let expected = [
+        (IDS[0], DeliverStatus::Failed, "disk full"),
+        (IDS[1], DeliverStatus::Failed, "no"),
+        (IDS[2], DeliverStatus::Success, ""),
+    ];
+    assert_eq!(told, expected);
+    // What it said is told until it answers again.
+    service.request().await;
+    let standing = management.standing();
+    assert_eq!((standing.failures, standing.error()), (1, None));
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_is_told_with_the_time_since_when() {
+    let (management, _, _folder) = management("");
+    management.link.report(Report {
+        host_id: "h".to_owned(),
+        agent_version: "1".to_owned(),
+        enis: Vec::new(),
+        applied_version: 0,
+        flow_logs: Vec::new(),
+    });
+    while management.standing().failures == 0 {
+        tokio::task::yield_now().await;
+    }
+    let standing = management.standing();
+    assert!(!standing.is_connected());
+    assert_eq!(standing.since(), Some(Duration::from_secs(1000)));
+    let error = standing.error().unwrap();
+    assert!(error.contains("cannot be reached"), "{error}");
+}

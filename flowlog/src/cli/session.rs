@@ -1,0 +1,140 @@
+//! Where the service is, whose access key is used, and requests to the REST face.
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use flowlog_client::{AccessKey, Call, Client, ClientError, ServiceUrl};
+use flowlog_model::signature::encoding::Parameter;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use super::CliError;
+
+/// How long the service may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Most bytes of an answer: what is known of some 100,000 ENIs.
+const MAX_ANSWER_BYTES: usize = 32 << 20;
+
+/// Where the service is, and whose access key is used.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Service")]
+pub(super) struct ConnectionOptions {
+    /// Where the service is.
+    #[arg(long, global = true, env = "FLOWLOG_URL", value_name = "URL", default_value = "http://127.0.0.1:8480")]
+    url: ServiceUrl,
+    /// File with the access key that signs requests: a JSON object with `id` and `secret`, for its owner alone.
+    #[arg(
+        long,
+        global = true,
+        env = "FLOWLOG_ACCESS_KEY_FILE",
+        value_name = "FILE",
+        default_value = "/var/lib/flowlog/administrator.json"
+    )]
+    access_key_file: PathBuf,
+    /// Authorities, in PEM, of which one has signed the service's certificate; without it, those that this system trusts.
+    #[arg(long, global = true, env = "FLOWLOG_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+}
+
+/// Requests to one service with one access key.
+pub(super) struct Session {
+    client: Client,
+    runtime: Runtime,
+}
+
+impl Session {
+    /// A session; nothing is sent yet.
+    pub(super) fn open(options: &ConnectionOptions) -> Result<Self, CliError> {
+        let key = AccessKey::load(&options.access_key_file)?;
+        let client = Client::new(options.url.clone(), key, options.ca_file.as_deref())?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(CliError::Start)?;
+        Ok(Self { client, runtime })
+    }
+
+    /// Asks for something. The path is without what stands before it on the REST face.
+    pub(super) fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.send("GET", path, &parameters(query), b"")?.json()
+    }
+
+    /// Has something changed.
+    pub(super) fn change<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        query: &impl Serialize,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_value(body).unwrap_or_default();
+        let body = if body.is_null() {
+            Vec::new()
+        } else {
+            body.to_string().into_bytes()
+        };
+        self.send(method, path, &parameters(query), &body)?.json()
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        query: &[Parameter],
+        body: &[u8],
+    ) -> Result<flowlog_client::Answer, ClientError> {
+        let call = Call {
+            method,
+            path: &format!("/api/v1{path}"),
+            query,
+            body,
+            patience: PATIENCE,
+            max_answer_bytes: MAX_ANSWER_BYTES,
+        };
+        let wall = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        self.runtime.block_on(self.client.send(&call, wall))
+    }
+}
+
+/// The fields of a struct as parameters of a query, without those that are none.
+fn parameters(query: &impl Serialize) -> Vec<Parameter> {
+    let Ok(Value::Object(fields)) = serde_json::to_value(query) else {
+        return Vec::new();
+    };
+    let parameter = |(name, value): (String, Value)| match value {
+        Value::Null => None,
+        Value::String(text) => Some((name, text)),
+        other => Some((name, other.to_string())),
+    };
+    fields.into_iter().filter_map(parameter).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::FlowLogFilter;
+
+    #[test]
+    fn a_filter_becomes_the_parameters_that_it_has() {
+        let filter = FlowLogFilter {
+            name: Some("a b".to_owned()),
+            page_size: Some(50),
+            ..FlowLogFilter::default()
+        };
+        let expected = [("name", "a b"), ("page_size", "50")];
+        assert_eq!(
+            parameters(&filter),
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
+        assert_eq!(parameters(&()), []);
+    }
+}
