@@ -281,6 +281,13 @@ impl Metrics {
         self.standing.delivery_failed(&FlowLogLabels::new(flow_log));
     }
 
+    /// A flow log is followed no more, and nothing of it waits: nothing of it is shown on.
+    pub fn forget_flow_log(&self, flow_log: &str) {
+        let labels = FlowLogLabels::new(flow_log);
+        self.records.remove(&labels);
+        self.standing.forget_flow_log(&labels);
+    }
+
     /// The devices were read at a drain: whether what was counted adds up.
     pub fn accounted(&self, conservation: &[Conservation]) {
         self.standing.set_conservation(conservation);

@@ -355,7 +355,7 @@ mod tests {
         query: &[],
         body: b"",
         patience: Duration::from_secs(10),
-        max_answer_bytes: 16,
+        max_answer_bytes: 100,
     };
 
     /// What the client makes of an answer to [`CALL`], and what it sent.
@@ -384,7 +384,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_is_signed_and_its_answer_read() {
-        let (answer, sent) = answered("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"a\": 17}").await;
+        let (answer, sent) =
+            answered("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"a\": 17}").await;
         let answer = answer.unwrap();
         assert_eq!(answer.status, 200);
         let body: serde_json::Value = answer.json().unwrap();
@@ -414,8 +415,9 @@ mod tests {
                 "does not answer as Flowlog's service does: it refuses with status 500 and no reason",
             ),
             (
-                "HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n12345678901234567",
-                "is larger than 16 bytes",
+                "HTTP/1.1 200 OK\r\n\r\n0123456789012345678901234567890123456789012345678901234567890123456789\
+                 0123456789012345678901234567890123456789",
+                "is larger than 100 bytes",
             ),
             ("SSH-2.0-OpenSSH_9.9\r\n", "does not answer as Flowlog's"),
             (
@@ -437,15 +439,9 @@ mod tests {
             ..CALL
         };
         let silent = client(&url).send(&call, Duration::ZERO).await.unwrap_err();
-        assert!(
-            matches!(silent, ClientError::TooSlow { .. }),
-            "{silent}"
-        );
+        assert!(matches!(silent, ClientError::TooSlow { .. }), "{silent}");
         drop(listener);
         let gone = client(&url).send(&CALL, Duration::ZERO).await.unwrap_err();
-        assert!(
-            matches!(gone, ClientError::Unreachable { .. }),
-            "{gone}"
-        );
+        assert!(matches!(gone, ClientError::Unreachable { .. }), "{gone}");
     }
 }

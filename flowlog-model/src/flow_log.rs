@@ -53,10 +53,7 @@ const fn both_versions() -> IpVersion {
     IpVersion::DualStack
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde gives a reference"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_both_versions(version: &IpVersion) -> bool {
     *version == IpVersion::DualStack
 }

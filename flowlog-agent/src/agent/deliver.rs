@@ -69,6 +69,8 @@ impl Agent {
             ending,
             spool,
             given,
+            sink_health,
+            metrics,
             ..
         } = self;
         ending.retain(|output| {
@@ -77,6 +79,8 @@ impl Agent {
             if !is_waiting {
                 spool.forget_flow_log(name);
                 given.remove(name);
+                sink_health.remove(name);
+                metrics.forget_flow_log(name);
             }
             is_waiting
         });
@@ -109,11 +113,11 @@ impl Agent {
             } => {
                 self.spool.delivered(&flow_log, window);
                 failpoint::reached("window-removed");
-                self.forget_ended();
                 self.metrics.delivered(&flow_log, written.records);
                 let health = self.sink_health.entry(flow_log).or_default();
                 health.delivered += 1;
                 health.next_attempt = None;
+                self.forget_ended();
                 if self.closed_unsaved == 0 {
                     self.deliver(MAX_IN_HAND);
                 }

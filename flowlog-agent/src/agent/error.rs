@@ -6,7 +6,8 @@ use thiserror::Error;
 
 use crate::{
     bpf::BpfError, config::ConfigError, discovery::DiscoveryError, drain::DrainError,
-    lock::LockError, management::ManagementError, privileges::PrivilegeError, spool::SpoolError, status::StatusError,
+    lock::LockError, management::ManagementError, privileges::PrivilegeError, spool::SpoolError,
+    status::StatusError,
 };
 
 /// Why the agent cannot run, or not go on.
@@ -80,10 +81,7 @@ impl AgentError {
     pub fn is_configuration(&self) -> bool {
         matches!(
             self,
-            Self::Config(_)
-                | Self::Inventory(_)
-                | Self::ReadInventory { .. }
-                | Self::Management(_)
+            Self::Config(_) | Self::Inventory(_) | Self::ReadInventory { .. } | Self::Management(_)
         )
     }
 }

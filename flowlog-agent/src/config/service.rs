@@ -105,9 +105,9 @@ fn destination_of(
 
 /// What is allowed, unless the path is.
 fn check_placeholders(path: &str) -> Result<(), String> {
-    let rest = PLACEHOLDERS.iter().fold(path.to_owned(), |rest, known| {
-        rest.replace(known, "")
-    });
+    let rest = PLACEHOLDERS
+        .iter()
+        .fold(path.to_owned(), |rest, known| rest.replace(known, ""));
     if rest.contains(['{', '}']) {
         return Err(format!(
             "allowed are {} in braces",
@@ -278,7 +278,7 @@ mod tests {
             .unwrap_err();
             assert_eq!(
                 error.to_string(),
-                format!("agent.toml:5: `path` is \"{path}\": {expected}")
+                format!("agent.toml:5: `path` is '{path}': {expected}")
             );
         }
     }

@@ -280,7 +280,7 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             "lockfile = '/x'".into(),
-            "2: `lockfile` is not known here: allowed are inventory, pin-path, lock-file, status-socket, on-exit, capture, spool, metrics and flow-log",
+            "2: `lockfile` is not known here: allowed are inventory, pin-path, lock-file, status-socket, on-exit, capture, spool, metrics, service and flow-log",
         ),
         (
             "status-socket = 'a.sock'".into(),

@@ -302,20 +302,14 @@ async fn the_first_report_goes_before_the_first_question_and_a_state_is_given_on
     let line = service.answer("200 OK", &taken()).await;
     assert_eq!(line, "POST /agent/v1/report HTTP/1.1");
     let line = service.answer("200 OK", &state(7, &IDS[..1])).await;
-    assert_eq!(
-        line,
-        "GET /agent/v1/desired-state?after=0&wait=30 HTTP/1.1"
-    );
+    assert_eq!(line, "GET /agent/v1/desired-state?after=0&wait=30 HTTP/1.1");
     management.changed().await;
     assert_eq!(management.wanted(), Some(&state(7, &IDS[..1])));
     let kept = management.kept(&state(7, &IDS[..1]), |_| false);
     management.has_followed(kept, Duration::ZERO);
     // The same state again is no news.
     let line = service.answer("200 OK", &state(7, &IDS[..1])).await;
-    assert_eq!(
-        line,
-        "GET /agent/v1/desired-state?after=7&wait=30 HTTP/1.1"
-    );
+    assert_eq!(line, "GET /agent/v1/desired-state?after=7&wait=30 HTTP/1.1");
     let line = service.answer("200 OK", &state(3, &IDS[..2])).await;
     assert!(line.contains("after=7"), "{line}");
     management.changed().await;
@@ -344,7 +338,8 @@ async fn a_report_says_which_flow_logs_fail_and_is_made_again_after_a_failure() 
     });
     let failures = BTreeMap::from([(IDS[0], "disk full"), ("local", "not told")]);
     management.report(std::iter::empty(), &failures);
-    let refusal = serde_json::json!({"Code": "SystemBusy", "Message": "Not now.", "RequestId": "r-1"});
+    let refusal =
+        serde_json::json!({"Code": "SystemBusy", "Message": "Not now.", "RequestId": "r-1"});
     service.answer("503 Busy", &refusal).await;
     service.answer("200 OK", &taken()).await;
     let bodies = service.bodies();

@@ -186,6 +186,11 @@ impl StandingMetrics {
         self.delivery_failures.get_or_create(flow_log).inc();
     }
 
+    pub(super) fn forget_flow_log(&self, flow_log: &FlowLogLabels) {
+        self.windows_delivered.remove(flow_log);
+        self.delivery_failures.remove(flow_log);
+    }
+
     pub(super) fn set_spool(&self, spool: &SpoolStatus) {
         self.spool_bytes.set(shown(spool.bytes));
         self.spool_max_bytes.set(shown(spool.max_bytes));

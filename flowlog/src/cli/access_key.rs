@@ -14,9 +14,7 @@ use super::{
     output::{OutputForm, or_dash, print, table},
     session::Session,
 };
-use crate::api::{
-    AccessKey, AccessKeys, CreateAccessKey, CreatedAccessKey, ModifyAccessKey,
-};
+use crate::api::{AccessKey, AccessKeys, CreateAccessKey, CreatedAccessKey, ModifyAccessKey};
 
 /// What is done with access keys.
 #[derive(Debug, Subcommand)]
@@ -50,7 +48,12 @@ pub(super) struct CreateOptions {
     #[arg(long, value_enum)]
     role: Role,
     /// What it is for: at most 256 characters.
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     description: String,
     /// Account; that of the access key in use without it.
     #[arg(long, value_name = "ID")]
@@ -160,14 +163,7 @@ fn list(session: &Session, form: OutputForm) -> Result<(), CliError> {
 }
 
 fn lines(keys: &[AccessKey]) -> Vec<String> {
-    let mut table = table([
-        "ID",
-        "ROLE",
-        "STATUS",
-        "HOST",
-        "CREATED",
-        "DESCRIPTION",
-    ]);
+    let mut table = table(["ID", "ROLE", "STATUS", "HOST", "CREATED", "DESCRIPTION"]);
     for key in keys {
         table.add_row([
             key.id.clone(),
@@ -181,12 +177,7 @@ fn lines(keys: &[AccessKey]) -> Vec<String> {
     table.lines().collect()
 }
 
-fn set_status(
-    session: &Session,
-    id: &str,
-    status: &str,
-    form: OutputForm,
-) -> Result<(), CliError> {
+fn set_status(session: &Session, id: &str, status: &str, form: OutputForm) -> Result<(), CliError> {
     let body = ModifyAccessKey {
         status: status.to_owned(),
     };

@@ -526,10 +526,7 @@ mod tests {
 
     #[test]
     fn tags_have_a_key_and_a_value() {
-        assert_eq!(
-            parse_tag("a=b=c"),
-            Ok(("a".to_owned(), "b=c".to_owned()))
-        );
+        assert_eq!(parse_tag("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
         assert_eq!(parse_tag("a="), Ok(("a".to_owned(), String::new())));
         assert!(parse_tag("a").is_err() && parse_tag("=b").is_err());
     }

@@ -13,8 +13,8 @@ pub(super) fn completions(shell: Shell) {
 
 /// Writes the manual pages into a folder.
 pub(super) fn man(folder: &Path) -> Result<(), CliError> {
-    let written = fs::create_dir_all(folder)
-        .and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
+    let written =
+        fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
     written.map_err(|source| CliError::Write {
         path: folder.to_owned(),
         source,

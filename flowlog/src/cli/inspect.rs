@@ -94,7 +94,10 @@ fn agent_lines(agents: &Agents) -> Vec<String> {
         "STATE",
     ]);
     for agent in &agents.agents {
-        let state = match (agent.present, agent.applied_version == agent.desired_version) {
+        let state = match (
+            agent.present,
+            agent.applied_version == agent.desired_version,
+        ) {
             (false, _) => "away",
             (true, false) => "following",
             (true, true) => "up to date",

@@ -60,6 +60,8 @@ pub(super) fn print<L: AsRef<str>>(
     match form {
         OutputForm::Table => print_lines(lines()),
         // Text and numbers with text keys always can be.
-        OutputForm::Json => print_lines([serde_json::to_string_pretty(document).unwrap_or_default()]),
+        OutputForm::Json => {
+            print_lines([serde_json::to_string_pretty(document).unwrap_or_default()])
+        }
     }
 }

@@ -23,7 +23,13 @@ const MAX_ANSWER_BYTES: usize = 32 << 20;
 #[command(next_help_heading = "Service")]
 pub(super) struct ConnectionOptions {
     /// Where the service is.
-    #[arg(long, global = true, env = "FLOWLOG_URL", value_name = "URL", default_value = "http://127.0.0.1:8480")]
+    #[arg(
+        long,
+        global = true,
+        env = "FLOWLOG_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8480"
+    )]
     url: ServiceUrl,
     /// File with the access key that signs requests: a JSON object with `id` and `secret`, for its owner alone.
     #[arg(
