@@ -1,6 +1,4 @@
 //! `flowlog create`, `list`, `show`, `enable`, `disable`, `modify` and `delete`.
-use std::collections::BTreeMap;
-
 use flowlog_model::{
     managed::{ID_CHARS, ID_PREFIX},
     signature::encoding::encode,
@@ -456,6 +454,8 @@ fn parse_tag(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn flow_log() -> FlowLog {
