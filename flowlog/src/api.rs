@@ -16,7 +16,7 @@
 //! | `GET`, `POST /api/v1/service` | - → [`Service`] |
 //!
 //! Each request is signed by ACS3 ([`flowlog_model::signature::acs3`]). Every error has an [`ErrorBody`], as on the RPC face. What the
-//! query of a request on one flow log may have besides is `region`; without it the service's default region is meant.
+//! query of a request on one flow log may have besides is `region`, which must then be the flow log's.
 //! Times are UTC as in RFC 3339: `2026-11-22T04:52:11Z`.
 use std::collections::BTreeMap;
 
@@ -140,7 +140,7 @@ pub struct ModifyFlowLog {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct FlowLogFilter {
-    /// Region; the service's default region without it.
+    /// Region; all regions without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
     /// Id.

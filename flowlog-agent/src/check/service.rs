@@ -15,6 +15,9 @@ use crate::{
 
 const CHECK: &str = "service";
 
+/// The service's code for an agent that it has not heard of yet.
+const NOT_REPORTED: &str = "IncorrectStatus.Agent";
+
 /// How long the service may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -36,6 +39,9 @@ fn answer(config: &ServiceConfig) -> Finding {
                 counted(state.flow_logs.len(), "flow log")
             ),
         ),
+        Err(ManagementError::Client(ClientError::Refused { code, .. })) if code == NOT_REPORTED => {
+            Finding::ok(CHECK, format!("{url} answers, and waits for this agent's first report"))
+        }
         Err(error @ ManagementError::Key(_)) => Finding::fail(CHECK, error.to_string())
             .so("the agent does not start; mend service.access-key-file"),
         Err(error @ ManagementError::Client(ClientError::Authorities(_))) => {

@@ -58,7 +58,7 @@ fn flow_log(desired: &DesiredFlowLog, config: &ServiceConfig) -> Result<FlowLogC
             status: desired.status,
             // Nothing that does not matter to a record: what changes of it changes nothing here.
             description: None,
-            account_id: None,
+            account_id: Some(desired.account_id.clone()),
             region: Some(desired.region.clone()),
             ip_version: desired.ip_version,
         },

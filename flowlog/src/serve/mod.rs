@@ -1,49 +1,56 @@
-//! The service.
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+//! The service: the management API for flow logs, and the desired state of agents.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`http`] | the faces: listener, signatures, RPC, REST, agent protocol |
+//! | [`service`] | what the service does, whichever face it is asked by |
+//! | [`store`] | the state on the disk |
+//! | [`secrets`], [`nonces`], [`rate`] | access keys' secrets at rest, replays, rates |
+//! | [`config`], [`error`], [`moment`] | configuration, errors, moments |
+pub mod config;
+pub mod error;
+pub mod http;
+pub mod moment;
+pub mod nonces;
+pub mod options;
+pub mod rate;
+mod run;
+pub mod secrets;
+pub mod service;
+mod start;
+pub mod store;
 
-/// File in the data folder with the administrator's access key of the first start: `{"id": …, "secret": …}`, owner-only.
-pub const ADMINISTRATOR_FILE: &str = "administrator.json";
+use std::process::ExitCode;
 
-/// The options of `flowlog serve`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct ServeOptions {
-    /// Folder of the state; made if there is none.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/flowlog")]
-    pub data_dir: PathBuf,
-    /// Address to listen on.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8480")]
-    pub listen: SocketAddr,
-    /// Configuration: quota, regions, limits.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Certificate chain, PEM; with --tls-key the service speaks TLS.
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
-    /// Private key, PEM.
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
-    /// Speak plain HTTP on an address that is not loopback: whoever can listen in reads all but the secrets.
-    #[arg(long)]
-    pub allow_plain_http: bool,
-}
+pub use options::{BackupOptions, ServeOptions};
+pub use start::{ADMINISTRATOR_FILE, AdministratorFile};
 
-/// The options of `flowlog backup`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct BackupOptions {
-    /// Folder of the state.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/flowlog")]
-    pub data_dir: PathBuf,
-    /// File to write, which must not exist.
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-}
+use start::StartError;
+
+/// `EX_USAGE` of sysexits.h: the options or the configuration are to be mended.
+const EXIT_CONFIGURATION: u8 = 64;
 
 /// Runs the service.
-pub(crate) fn main(_options: &ServeOptions) -> ExitCode {
-    ExitCode::FAILURE
+pub(crate) fn main(options: &ServeOptions) -> ExitCode {
+    run::start_tracing();
+    ended(run::run(options))
 }
 
 /// Copies the state.
-pub(crate) fn backup(_options: &BackupOptions) -> ExitCode {
-    ExitCode::FAILURE
+pub(crate) fn backup(options: &BackupOptions) -> ExitCode {
+    ended(store::backup(&options.data_dir, &options.file).map_err(StartError::from))
+}
+
+fn ended(result: Result<(), StartError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flowlog: {error}");
+            if error.is_configuration() {
+                ExitCode::from(EXIT_CONFIGURATION)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
 }

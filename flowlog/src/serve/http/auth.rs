@@ -1,0 +1,256 @@
+//! Who asks: the limits of a request, its signature, its date, its nonce, and how many its key has made.
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use flowlog_model::signature::acs3::{self, Authorization};
+use flowlog_model::signature::encoding::{self, Parameter, ParametersError};
+use flowlog_model::signature::v1;
+use tokio::time::timeout;
+
+use super::App;
+use super::limits::{BODY_TIMEOUT, MAX_BODY_BYTES, MAX_PARAMETERS};
+use super::observe::Observed;
+use crate::serve::error::{ApiError, Code};
+use crate::serve::nonces::check_date;
+use crate::serve::service::{Context, access_keys};
+
+/// A request whose signature is verified.
+#[derive(Clone, Debug)]
+pub(super) struct Verified {
+    /// Who asks, and when.
+    pub(super) context: Context,
+    /// The parameters of the query, then those of a form body.
+    pub(super) parameters: Vec<Parameter>,
+    /// The body.
+    pub(super) body: Bytes,
+}
+
+/// What a request says about itself, to be verified.
+struct Claim {
+    key_id: String,
+    date: String,
+    nonce: String,
+    proof: Proof,
+}
+
+enum Proof {
+    Acs3(Authorization),
+    V1(String),
+}
+
+/// Verifies a request before its face sees it.
+pub(super) async fn authenticate(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let observed = parts
+        .extensions
+        .get::<Arc<Observed>>()
+        .cloned()
+        .ok_or_else(|| ApiError::internal("a request that is not observed"))?;
+    let body = read_body(body).await?;
+    let verified = verify(&app, &observed, &parts, body).await?;
+    let mut request = Request::from_parts(parts, Body::empty());
+    request.extensions_mut().insert(verified);
+    Ok(next.run(request).await)
+}
+
+async fn read_body(body: Body) -> Result<Bytes, ApiError> {
+    match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        // A client that is gone does not read the answer.
+        Ok(Err(_)) => Err(ApiError::new(
+            Code::RequestTooLarge,
+            format!("The body is greater than {MAX_BODY_BYTES} bytes."),
+        )),
+        Err(_) => Err(ApiError::new(
+            Code::RequestTimeout,
+            format!("The body took more than {} s.", BODY_TIMEOUT.as_secs()),
+        )),
+    }
+}
+
+async fn verify(
+    app: &App,
+    observed: &Observed,
+    parts: &Parts,
+    body: Bytes,
+) -> Result<Verified, ApiError> {
+    let query = parameters(parts.uri.query().unwrap_or_default(), MAX_PARAMETERS)?;
+    let form = form(&parts.headers, &body, MAX_PARAMETERS - query.len())?;
+    let all: Vec<Parameter> = query.iter().chain(&form).cloned().collect();
+    let claim = claim(parts, &all)?;
+    let date = check_date(&claim.date, observed.now)?;
+    let key_id = claim.key_id.clone();
+    let (caller, secret) = {
+        let (store, key_id) = (app.store.clone(), key_id.clone());
+        let (found, sealed) = store
+            .read(move |state| access_keys::find_sealed(state, &key_id))
+            .await?;
+        let secret = app.seal.open_secret(&found.key_id, &sealed)?;
+        (found, secret)
+    };
+    let matches = match &claim.proof {
+        Proof::Acs3(authorization) => acs3_matches(parts, &query, &body, authorization, &secret)?,
+        Proof::V1(signature) => v1::is_signature(&secret, parts.method.as_str(), &all, signature),
+    };
+    if !matches {
+        return Err(ApiError::new(
+            Code::SignatureDoesNotMatch,
+            "The signature is not that of the request and the access key's secret.",
+        ));
+    }
+    app.nonces
+        .claim(&key_id, &claim.nonce, date, observed.now)?;
+    // Nobody else reads it before the answer.
+    let _ = observed.key_id.set(key_id.clone());
+    app.rates.take(&key_id, observed.now)?;
+    Ok(Verified {
+        context: Context {
+            caller,
+            now: observed.now,
+            request_id: observed.request_id.clone(),
+            config: Arc::clone(&app.config),
+            started: app.started,
+        },
+        parameters: all,
+        body,
+    })
+}
+
+fn parameters(encoded: &str, limit: usize) -> Result<Vec<Parameter>, ApiError> {
+    encoding::parameters(encoded, limit).map_err(|error| match error {
+        ParametersError::TooMany { .. } => ApiError::new(
+            Code::TooManyParameters,
+            format!("The request has more than {MAX_PARAMETERS} parameters."),
+        ),
+        error => ApiError::new(Code::MalformedRequest, format!("In the request, {error}.")),
+    })
+}
+
+/// The parameters of a form body; none where the body is no form.
+fn form(headers: &HeaderMap, body: &Bytes, limit: usize) -> Result<Vec<Parameter>, ApiError> {
+    let is_form = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .and_then(|kind| kind.split(';').next())
+        .is_some_and(|kind| {
+            kind.trim()
+                .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        });
+    if !is_form {
+        return Ok(Vec::new());
+    }
+    let text = std::str::from_utf8(body)
+        .map_err(|_| ApiError::new(Code::MalformedRequest, "The form body is not UTF-8."))?;
+    parameters(text, limit)
+}
+
+fn incomplete(message: impl Into<String>) -> ApiError {
+    ApiError::new(Code::IncompleteSignature, message)
+}
+
+fn claim(parts: &Parts, parameters: &[Parameter]) -> Result<Claim, ApiError> {
+    if parts.headers.contains_key(header::AUTHORIZATION) {
+        let authorization = Authorization::parse(single(&parts.headers, "authorization")?)
+            .ok_or_else(|| {
+                incomplete(
+                    "The Authorization header is not ACS3-HMAC-SHA256 with Credential, SignedHeaders and Signature.",
+                )
+            })?;
+        return Ok(Claim {
+            key_id: authorization.credential.clone(),
+            date: single(&parts.headers, acs3::DATE)?.to_owned(),
+            nonce: single(&parts.headers, acs3::NONCE)?.to_owned(),
+            proof: Proof::Acs3(authorization),
+        });
+    }
+    // The older signature has neither path nor headers: it is for the RPC face alone.
+    if parts.uri.path() != "/" || !parameters.iter().any(|(name, _)| name == v1::SIGNATURE) {
+        return Err(incomplete("The request is not signed."));
+    }
+    let once = |name| once(parameters, name);
+    if once(v1::METHOD)? != v1::ALGORITHM || once(v1::VERSION)? != v1::SIGNATURE_VERSION {
+        return Err(incomplete(
+            "SignatureMethod is not HMAC-SHA1, or SignatureVersion not 1.0.",
+        ));
+    }
+    Ok(Claim {
+        key_id: once(v1::ACCESS_KEY_ID)?.to_owned(),
+        date: once(v1::TIMESTAMP)?.to_owned(),
+        nonce: once(v1::NONCE)?.to_owned(),
+        proof: Proof::V1(once(v1::SIGNATURE)?.to_owned()),
+    })
+}
+
+/// A parameter that stands in the request once.
+fn once<'a>(parameters: &'a [Parameter], name: &str) -> Result<&'a str, ApiError> {
+    let mut found = parameters.iter().filter(|(found, _)| found == name);
+    match (found.next(), found.next()) {
+        (Some((_, value)), None) => Ok(value),
+        _ => Err(incomplete(format!(
+            "The parameter {name} must be there once."
+        ))),
+    }
+}
+
+/// A header that stands in the request once.
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, ApiError> {
+    let mut found = headers.get_all(name).iter();
+    match (found.next().map(|value| value.to_str()), found.next()) {
+        (Some(Ok(value)), None) => Ok(value),
+        _ => Err(incomplete(format!(
+            "The header {name} must be there once, in ASCII."
+        ))),
+    }
+}
+
+fn acs3_matches(
+    parts: &Parts,
+    query: &[Parameter],
+    body: &Bytes,
+    authorization: &Authorization,
+    secret: &str,
+) -> Result<bool, ApiError> {
+    let also: &[&str] = if parts.uri.path() == "/" {
+        &[acs3::ACTION, acs3::VERSION]
+    } else {
+        &[]
+    };
+    for name in acs3::ALWAYS_SIGNED.iter().chain(also) {
+        if !authorization
+            .signed_headers
+            .iter()
+            .any(|signed| signed == name)
+        {
+            return Err(incomplete(format!("The header {name} must be signed.")));
+        }
+    }
+    let content_sha256 = single(&parts.headers, acs3::CONTENT_SHA256)?;
+    if acs3::sha256_hex(body) != content_sha256.to_ascii_lowercase() {
+        return Err(ApiError::new(
+            Code::ContentHash,
+            "x-acs-content-sha256 is not that of the body.",
+        ));
+    }
+    let signed: Vec<(&str, &str)> = authorization
+        .signed_headers
+        .iter()
+        .map(|name| Ok((name.as_str(), single(&parts.headers, name)?)))
+        .collect::<Result<_, ApiError>>()?;
+    let signed = acs3::Signed {
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        query,
+        headers: &signed,
+        content_sha256,
+    };
+    Ok(signed.is_signature(secret, &authorization.signature))
+}

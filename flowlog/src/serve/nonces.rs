@@ -1,0 +1,167 @@
+//! The nonces of accepted requests, so that none is accepted twice.
+//!
+//! They stand in a SQLite file of their own which is not synced: it outlives the service, also a killed one, but not a machine that
+//! loses its power. A nonce is kept for as long as its request's date would be accepted.
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::{Connection, params};
+
+use super::error::{ApiError, Code};
+use super::moment::Moment;
+
+/// The file, in the data folder.
+pub const NONCE_FILE: &str = "nonces.sqlite";
+/// How far a request's date may be off, in milliseconds.
+pub const MAX_APART_MS: i64 = 15 * 60 * 1000;
+/// Longest nonce, in bytes.
+const MAX_NONCE_BYTES: usize = 128;
+/// The most nonces that are kept.
+const MAX_NONCES: u64 = 1_000_000;
+
+/// The nonces.
+pub struct Nonces(Mutex<Kept>);
+
+struct Kept {
+    connection: Connection,
+    count: u64,
+}
+
+impl Nonces {
+    /// Opens the file in the data folder, or makes it.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn open(folder: &Path) -> rusqlite::Result<Self> {
+        let connection = Connection::open(folder.join(NONCE_FILE))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
+        connection.execute_batch(
+            "CREATE TABLE IF NOT EXISTS nonce (
+                key_id TEXT NOT NULL, nonce TEXT NOT NULL, expires_at INTEGER NOT NULL, PRIMARY KEY (key_id, nonce)
+             ) STRICT, WITHOUT ROWID;
+             CREATE INDEX IF NOT EXISTS nonce_expires ON nonce (expires_at);",
+        )?;
+        let count: i64 =
+            connection.query_row("SELECT count(*) FROM nonce", [], |row| row.get(0))?;
+        Ok(Self(Mutex::new(Kept {
+            connection,
+            count: count.unsigned_abs(),
+        })))
+    }
+
+    /// Checks the date of a request, and uses its nonce up.
+    ///
+    /// # Errors
+    /// Where the date is off, or the nonce was used before.
+    pub fn claim(
+        &self,
+        key_id: &str,
+        nonce: &str,
+        date: Moment,
+        now: Moment,
+    ) -> Result<(), ApiError> {
+        if nonce.is_empty() || nonce.len() > MAX_NONCE_BYTES {
+            return Err(ApiError::new(
+                Code::IncompleteSignature,
+                format!("The nonce has 1 to {MAX_NONCE_BYTES} bytes."),
+            ));
+        }
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = kept
+            .connection
+            .prepare_cached("DELETE FROM nonce WHERE expires_at < ?")?
+            .execute([now.0])?;
+        kept.count = kept.count.saturating_sub(gone as u64);
+        if kept.count >= MAX_NONCES {
+            return Err(ApiError::new(
+                Code::SystemBusy,
+                "There were too many requests in the last minutes: try again later.",
+            ));
+        }
+        let made = kept
+            .connection
+            .prepare_cached(
+                "INSERT OR IGNORE INTO nonce (key_id, nonce, expires_at) VALUES (?, ?, ?)",
+            )?
+            .execute(params![key_id, nonce, date.0.saturating_add(MAX_APART_MS)])?;
+        kept.count += made as u64;
+        if made == 0 {
+            return Err(ApiError::new(
+                Code::NonceUsed,
+                "The nonce has been used before.",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Checks that a request's date is not off by more than 15 minutes.
+///
+/// # Errors
+/// [`Code::TimeStampFormat`], [`Code::TimeStampExpired`].
+pub fn check_date(text: &str, now: Moment) -> Result<Moment, ApiError> {
+    let date = Moment::parse(text).ok_or_else(|| {
+        ApiError::new(
+            Code::TimeStampFormat,
+            "The date of the request is not as 2026-11-22T04:52:11Z.",
+        )
+    })?;
+    if date.apart(now) > MAX_APART_MS.unsigned_abs() {
+        return Err(ApiError::new(
+            Code::TimeStampExpired,
+            format!(
+                "The date of the request is off by more than 15 minutes: here it is {}.",
+                now.rfc3339()
+            ),
+        ));
+    }
+    Ok(date)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_is_used_once_also_after_a_restart_until_its_date_is_past() {
+        let folder = tempfile::tempdir().unwrap();
+        let nonces = Nonces::open(folder.path()).unwrap();
+        let date = Moment(1_000_000);
+        let claim = |nonces: &Nonces, key: &str, nonce: &str, now| {
+            nonces.claim(key, nonce, date, Moment(now))
+        };
+        claim(&nonces, "k", "n", 1_000_000).unwrap();
+        let error = claim(&nonces, "k", "n", 1_000_001).unwrap_err();
+        assert_eq!(error.kind(), Code::NonceUsed);
+        // Another key's nonces are others.
+        claim(&nonces, "l", "n", 1_000_001).unwrap();
+        drop(nonces);
+        let nonces = Nonces::open(folder.path()).unwrap();
+        let last = 1_000_000 + MAX_APART_MS;
+        assert!(claim(&nonces, "k", "n", last).is_err());
+        assert_eq!(nonces.0.lock().unwrap().count, 2);
+        claim(&nonces, "m", "n", last + 1).unwrap();
+        assert_eq!(nonces.0.lock().unwrap().count, 1);
+        assert!(claim(&nonces, "k", "", last).is_err());
+        assert!(claim(&nonces, "k", &"n".repeat(129), last).is_err());
+    }
+
+    #[test]
+    fn dates_may_be_off_by_a_quarter_of_an_hour() {
+        let now = Moment::parse("2026-11-22T05:00:00Z").unwrap();
+        for (text, kind) in [
+            ("2026-11-22T04:45:00Z", None),
+            ("2026-11-22T05:15:00Z", None),
+            ("2026-11-22T04:44:59Z", Some(Code::TimeStampExpired)),
+            ("2026-11-22T05:15:01Z", Some(Code::TimeStampExpired)),
+            ("Sun, 22 Nov 2026 05:00:00 GMT", Some(Code::TimeStampFormat)),
+        ] {
+            assert_eq!(
+                check_date(text, now).err().map(|error| error.kind()),
+                kind,
+                "{text}"
+            );
+        }
+    }
+}

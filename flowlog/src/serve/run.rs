@@ -1,0 +1,167 @@
+//! The service's life: start, serve, end.
+use std::io::{self, IsTerminal as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::error::ApiError;
+use super::http::{App, Ended, Metrics, router, serve};
+use super::moment::Moment;
+use super::nonces::Nonces;
+use super::options::ServeOptions;
+use super::rate::Rates;
+use super::secrets::{Seal, request_id};
+use super::service::{Caller, Context, Role, transitions};
+use super::start::{
+    ADMINISTRATOR_FILE, AdministratorFile, StartError, administrator, at, check_plain_http, config,
+    data_folder, tls,
+};
+use super::store::Store;
+
+/// How often flow logs are looked after that wait for agents which may be away by now.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Runs the service until SIGTERM or Ctrl-C.
+pub(super) fn run(options: &ServeOptions) -> Result<(), StartError> {
+    let config = Arc::new(config(options)?);
+    check_plain_http(options)?;
+    let tls = tls(options)?;
+    let folder = &options.data_dir;
+    let _lock = data_folder(folder)?;
+    let now = Moment::from_system(SystemTime::now());
+    let store = Store::open(folder)?;
+    let seal = Seal::open(folder).map_err(at(folder))?;
+    if let Some(key) = administrator(folder, &store, &seal, &config, now)? {
+        show(folder, &key);
+    }
+    let (end, ending) = watch::channel(false);
+    let app = Arc::new(App {
+        nonces: Nonces::open(folder).map_err(StartError::Nonces)?,
+        rates: Rates::new(&config),
+        config,
+        store,
+        seal,
+        metrics: Metrics::default(),
+        clock: Box::new(|| Moment::from_system(SystemTime::now())),
+        started: now,
+        changes: watch::Sender::new(()),
+        ending,
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| StartError::System {
+            what: "start the runtime",
+            source,
+        })?;
+    runtime.block_on(until_told(options, app, tls, end))
+}
+
+async fn until_told(
+    options: &ServeOptions,
+    app: Arc<App>,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    end: watch::Sender<bool>,
+) -> Result<(), StartError> {
+    let address = options.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Listen { address, source })?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| StartError::Listen { address, source })?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    // Whoever starts the service with port 0 reads the address here.
+    println!("listening on {scheme}://{address}");
+    tracing::info!(
+        data_dir = %options.data_dir.display(),
+        "listening on {scheme}://{address}"
+    );
+    let ticking = tokio::spawn(look_after(Arc::clone(&app)));
+    tokio::spawn(async move {
+        let told = wait_for_signal().await;
+        tracing::info!("ending: {told}");
+        end.send_replace(true);
+    });
+    let connections = app.config.connections;
+    let ending = app.ending.clone();
+    if serve(listener, tls, router(app), connections, ending).await == Ended::CutOff {
+        tracing::warn!("requests were cut off");
+    }
+    ticking.abort();
+    Ok(())
+}
+
+/// Lets flow logs arrive whose agents are away by now.
+async fn look_after(app: Arc<App>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = settle(&app).await {
+            tracing::error!("{}", error.inside().unwrap_or_else(|| error.message()));
+        }
+    }
+}
+
+async fn settle(app: &App) -> Result<(), ApiError> {
+    if !app.store.read(transitions::any).await? {
+        return Ok(());
+    }
+    let cx = Context {
+        caller: Caller {
+            key_id: "service".into(),
+            account_id: String::new(),
+            role: Role::Administrator,
+        },
+        now: (app.clock)(),
+        request_id: request_id()?,
+        config: Arc::clone(&app.config),
+        started: app.started,
+    };
+    app.change(cx, transitions::settle).await
+}
+
+async fn wait_for_signal() -> &'static str {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(error) => {
+                tracing::error!("SIGTERM cannot be waited for: {error}");
+                std::future::pending().await
+            }
+        }
+    };
+    tokio::select! {
+        () = terminated => "SIGTERM",
+        _ = tokio::signal::ctrl_c() => "Ctrl-C",
+    }
+}
+
+fn show(folder: &Path, key: &AdministratorFile) {
+    println!("This is the first start. The administrator's access key, shown this once:");
+    println!("  access key id      {}", key.id);
+    println!("  access key secret  {}", key.secret);
+    println!(
+        "It is also in {}.",
+        folder.join(ADMINISTRATOR_FILE).display()
+    );
+}
+
+/// Logs go to standard error.
+pub(super) fn start_tracing() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FLOWLOG_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+}
