@@ -127,8 +127,10 @@ pub struct DesiredFlowLog {
     pub name: String,
     /// What kind of resource it captures.
     pub resource_type: ResourceType,
-    /// Which resource it captures. Only ENIs of the agent's account are meant.
+    /// Which resource it captures.
     pub resource_id: String,
+    /// Its account: ENIs of other accounts are not captured.
+    pub account_id: String,
     /// Its region: ENIs of other regions are not captured.
     pub region: String,
     /// Which traffic it records.
@@ -164,7 +166,7 @@ mod tests {
         );
         assert!(serde_json::from_str::<Report>(&report.replace("host_id", "hostid")).is_err());
         let state = r#"{"version":8,"flow_logs":[{"flow_log_id":"fl-1","name":"n","resource_type":"VPC","resource_id":"vpc-1",
-            "region":"local","traffic_type":"Drop","aggregation_interval":10,"ip_version":"DualStack","log_format":null,
+            "account_id":"1","region":"local","traffic_type":"Drop","aggregation_interval":10,"ip_version":"DualStack","log_format":null,
             "project":"p-1","logstore":"s-1","status":"Inactive"}]}"#;
         let parsed: DesiredState = serde_json::from_str(state).unwrap();
         assert_eq!(

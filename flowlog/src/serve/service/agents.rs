@@ -353,7 +353,7 @@ pub fn desired_state(state: &Transaction<'_>, cx: &Context) -> Result<DesiredSta
     let (host, version) = version.ok_or_else(not_reported)?;
     let mut statement = state.prepare_cached(&format!(
         "SELECT id, name, resource_type, resource_id, region, traffic_type, aggregation_interval, ip_version, log_format, project,
-             logstore, target FROM flow_log WHERE account_id = ?1 AND target <> 'Gone'
+             logstore, target, account_id FROM flow_log WHERE account_id = ?1 AND target <> 'Gone'
             AND EXISTS (SELECT 1 FROM host_resource WHERE host_id = ?2 AND {}) ORDER BY id",
         transitions::CONCERNS
     ))?;
@@ -386,5 +386,6 @@ fn desired(row: &Row<'_>) -> Result<DesiredFlowLog, ApiError> {
         project: text(9)?,
         logstore: text(10)?,
         status: spelled(&text(11)?)?,
+        account_id: text(12)?,
     })
 }
