@@ -38,6 +38,7 @@ impl Agent {
             }
         }
         self.given.clear();
+        self.forget_ended();
         self.deliver(MAX_IN_HAND);
     }
 

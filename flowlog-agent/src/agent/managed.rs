@@ -16,15 +16,25 @@ use crate::{
     spool::Spool,
 };
 
-/// The management, the flow logs to be followed at first, and those that only wait for windows.
-pub(super) fn start(
-    config: &Config,
-    spool: &Spool,
-    clock: Clock,
-) -> Result<(Option<Management>, Vec<FlowLogConfig>, Vec<FlowLogConfig>), AgentError> {
+/// What an agent begins with.
+pub(super) struct Beginning {
+    /// The flow logs that a service manages, if there is one.
+    pub(super) management: Option<Management>,
+    /// The flow logs to be followed, those of the configuration and those of the service.
+    pub(super) flow_logs: Vec<FlowLogConfig>,
+    /// Those that are followed no more, and wait for windows.
+    pub(super) ending: Vec<FlowLogConfig>,
+}
+
+/// Begins to follow the service of the configuration, if there is one.
+pub(super) fn start(config: &Config, spool: &Spool, clock: Clock) -> Result<Beginning, AgentError> {
     let local = &config.flow_logs;
     let Some(service) = config.service.clone() else {
-        return Ok((None, local.clone(), Vec::new()));
+        return Ok(Beginning {
+            management: None,
+            flow_logs: local.clone(),
+            ending: Vec::new(),
+        });
     };
     let mut management =
         Management::start(service, spool.managed()?, Arc::new(move || clock.now()))?;
@@ -32,7 +42,11 @@ pub(super) fn start(
     let flow_logs = [&**local, &*managed.flow_logs].concat();
     let ending = management.plan(management.gone(), &flow_logs).flow_logs;
     management.set_managed(managed);
-    Ok((Some(management), flow_logs, ending))
+    Ok(Beginning {
+        management: Some(management),
+        flow_logs,
+        ending,
+    })
 }
 
 impl Agent {
@@ -124,10 +138,11 @@ impl Agent {
 
     /// Reports to the service, if there is something new.
     pub(super) fn report(&mut self) {
-        let Some(management) = &mut self.management else {
+        let Some(management) = self.management.as_mut().filter(|of| of.has_news()) else {
             return;
         };
-        if !management.can_report(self.discovery.has_told_all(), self.clock.now().boot) {
+        let now = self.clock.now().boot;
+        if !management.can_report(self.discovery.has_told_all(), now) {
             return;
         }
         let failures: BTreeMap<&str, &str> = self

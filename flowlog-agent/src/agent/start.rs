@@ -205,7 +205,11 @@ impl Agent {
         };
         privileges::keep_only(&privileges::needed(!settings.namespaces.is_empty()))?;
         let (sink_sender, sink_events) = mpsc::unbounded_channel();
-        let (management, flow_logs, ending) = managed::start(&config, &spool, clock)?;
+        let managed::Beginning {
+            management,
+            flow_logs,
+            ending,
+        } = managed::start(&config, &spool, clock)?;
         let outputs = output::outputs(&flow_logs, &options.output);
         let to_close = previous.windows_of_earlier_boot(now);
         let windows = if previous.same_boot && !previous.series.is_empty() {

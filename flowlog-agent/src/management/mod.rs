@@ -22,8 +22,8 @@ use flowlog_client::{AccessKey, Client, ClientError, KeyFileError};
 use flowlog_model::{
     managed::DeliverStatus,
     protocol::{
-        DesiredFlowLog, DesiredState, EniReport, FlowLogReport, MAX_ENIS, MAX_MESSAGE_CHARS,
-        Report, Version,
+        DesiredFlowLog, DesiredState, EniReport, FlowLogReport, MAX_ENIS, MAX_FLOW_LOGS,
+        MAX_MESSAGE_CHARS, Report, Version,
     },
     record::Eni,
 };
@@ -216,6 +216,11 @@ impl Management {
         self.report_is_due = true;
     }
 
+    /// Whether something has changed that the service is to know.
+    pub(crate) fn has_news(&self) -> bool {
+        self.report_is_due
+    }
+
     /// When it is to be looked whether a report can be made, as a boot time.
     pub(crate) fn next_look(&self) -> Option<Duration> {
         self.look_again
@@ -264,7 +269,8 @@ impl Management {
                     .collect(),
             }
         };
-        self.followed.flow_logs.iter().map(report).collect()
+        let flow_logs = self.followed.flow_logs.iter();
+        flow_logs.take(MAX_FLOW_LOGS).map(report).collect()
     }
 
     /// The version of the state that the agent works by.

@@ -61,7 +61,7 @@ pub(super) fn print<L: AsRef<str>>(
         OutputForm::Table => print_lines(lines()),
         // Text and numbers with text keys always can be.
         OutputForm::Json => {
-            print_lines([serde_json::to_string_pretty(document).unwrap_or_default()])
+            print_lines([serde_json::to_string_pretty(document).unwrap_or_default()]);
         }
     }
 }

@@ -37,6 +37,9 @@ pub(crate) const LEFT: &str = "eni-left";
 /// The ENI of the wire's right end.
 pub(crate) const RIGHT: &str = "eni-right";
 
+/// Commands that wait until the agents have followed.
+const CHANGES: [&str; 5] = ["create", "enable", "disable", "modify", "delete"];
+
 /// Between two looks at what tells of no change by itself.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -278,6 +281,9 @@ fn cli(host: &Namespace, folder: &Path, arguments: &[&str]) -> Result<Value, Str
         .arg(key)
         .args(arguments)
         .stdin(Stdio::null());
+    if CHANGES.contains(&arguments[0]) {
+        command.args(["--timeout", &PATIENCE.as_secs().to_string()]);
+    }
     let output = host
         .enter(|| command.output())
         .expect("the host")
