@@ -19,6 +19,9 @@ use crate::serve::error::{ApiError, Code};
 use crate::serve::nonces::check_date;
 use crate::serve::service::{Context, access_keys};
 
+/// Longest text that was to be signed and that an error repeats, in bytes.
+const MAX_TOLD_BYTES: usize = 16 * 1024;
+
 /// A request whose signature is verified.
 #[derive(Clone, Debug)]
 pub(super) struct Verified {
@@ -89,23 +92,17 @@ async fn verify(
     let claim = claim(parts, &all)?;
     let date = check_date(&claim.date, observed.now)?;
     let key_id = claim.key_id.clone();
-    let (caller, secret) = {
-        let (store, key_id) = (app.store.clone(), key_id.clone());
-        let (found, sealed) = store
-            .read(move |state| access_keys::find_sealed(state, &key_id))
-            .await?;
-        let secret = app.seal.open_secret(&found.key_id, &sealed)?;
-        (found, secret)
-    };
-    let matches = match &claim.proof {
-        Proof::Acs3(authorization) => acs3_matches(parts, &query, &body, authorization, &secret)?,
-        Proof::V1(signature) => v1::is_signature(&secret, parts.method.as_str(), &all, signature),
-    };
-    if !matches {
-        return Err(ApiError::new(
-            Code::SignatureDoesNotMatch,
-            "The signature is not that of the request and the access key's secret.",
-        ));
+    let wanted = key_id.clone();
+    let (caller, sealed) = app
+        .store
+        .read(move |state| access_keys::find_sealed(state, &wanted))
+        .await?;
+    let secret = app.seal.open_secret(&key_id, &sealed)?;
+    match &claim.proof {
+        Proof::Acs3(authorization) => {
+            check_acs3(parts, &query, &body, authorization, &secret)?;
+        }
+        Proof::V1(signature) => check_v1(parts, &all, &secret, signature)?,
     }
     app.nonces
         .claim(&key_id, &claim.nonce, date, observed.now)?;
@@ -212,13 +209,42 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, ApiError> {
     }
 }
 
-fn acs3_matches(
+fn check_v1(
+    parts: &Parts,
+    parameters: &[Parameter],
+    secret: &str,
+    signature: &str,
+) -> Result<(), ApiError> {
+    let method = parts.method.as_str();
+    if v1::is_signature(secret, method, parameters, signature) {
+        return Ok(());
+    }
+    let text = v1::string_to_sign(method, parameters);
+    let told = if text.len() > MAX_TOLD_BYTES {
+        "too long to be told"
+    } else {
+        &text
+    };
+    // The older SDK compares what follows the colon with its own.
+    Err(does_not_match(&format!("the string to sign is:{told}")))
+}
+
+fn does_not_match(here: &str) -> ApiError {
+    ApiError::new(
+        Code::SignatureDoesNotMatch,
+        format!(
+            "The signature is not that of the request and the access key's secret; here {here}"
+        ),
+    )
+}
+
+fn check_acs3(
     parts: &Parts,
     query: &[Parameter],
     body: &Bytes,
     authorization: &Authorization,
     secret: &str,
-) -> Result<bool, ApiError> {
+) -> Result<(), ApiError> {
     let also: &[&str] = if parts.uri.path() == "/" {
         &[acs3::ACTION, acs3::VERSION]
     } else {
@@ -252,5 +278,11 @@ fn acs3_matches(
         headers: &signed,
         content_sha256,
     };
-    Ok(signed.is_signature(secret, &authorization.signature))
+    if signed.is_signature(secret, &authorization.signature) {
+        return Ok(());
+    }
+    let hash = acs3::sha256_hex(signed.canonical().as_bytes());
+    Err(does_not_match(&format!(
+        "the canonical request's SHA-256 is:{hash}"
+    )))
 }

@@ -92,14 +92,13 @@ pub(super) async fn handle(
     let _ = observed.action.set(action.as_str());
     check_envelope(&headers, &params, &verified.body)?;
     let cx = verified.context;
-    let answer = if action.changes() {
+    let mut answer = if action.changes() {
         app.change(cx, move |state, cx| run(state, cx, action, &params))
             .await?
     } else {
         app.read(cx, move |state, cx| run(state, cx, action, &params))
             .await?
     };
-    let mut answer = answer;
     if let Some(fields) = answer.as_object_mut() {
         fields.insert("RequestId".into(), observed.request_id.clone().into());
     }
@@ -365,7 +364,9 @@ fn untag(
 ) -> Result<Value, ApiError> {
     let ids = resource_ids(params)?;
     let keys = params.list("TagKey")?;
-    let all = match params.filter("All")?.as_deref() {
+    // Python's SDKs write `True`.
+    let all = params.filter("All")?.map(|all| all.to_ascii_lowercase());
+    let all = match all.as_deref() {
         None | Some("false") => false,
         Some("true") => true,
         Some(_) => return Err(ApiError::invalid("All", "allowed are true and false")),

@@ -1,0 +1,116 @@
+//! Requests that are too large, too many or not to be read.
+use axum::body::Body;
+use axum::http::Request;
+use flowlog::serve::service::Role;
+use proptest::prelude::*;
+
+use crate::rig::{HOST, Rig, Rpc};
+
+#[tokio::test]
+async fn a_body_has_at_most_a_mebibyte() {
+    let rig = Rig::new();
+    let key = rig.key(Role::Administrator);
+    for (bytes, code) in [(1024 * 1024, "OK"), (1024 * 1024 + 1, "RequestTooLarge")] {
+        let request = Rpc {
+            form: Some(format!("A={}", "a".repeat(bytes - 2))),
+            ..Rpc::new(&rig)
+        };
+        let answer = rig.send(request.signed(&key)).await;
+        assert_eq!(answer.code(), code, "{bytes} bytes");
+    }
+}
+
+#[tokio::test]
+async fn a_request_has_at_most_a_thousand_parameters() {
+    let rig = Rig::new();
+    let key = rig.key(Role::Administrator);
+    for (count, code) in [(1000, "OK"), (1001, "TooManyParameters")] {
+        let parameters = |from, to| -> Vec<(String, String)> {
+            (from..to)
+                .map(|number| (format!("P{number}"), String::new()))
+                .collect()
+        };
+        let request = Rpc {
+            query: parameters(0, count),
+            ..Rpc::new(&rig)
+        };
+        assert_eq!(
+            rig.send(request.signed(&key)).await.code(),
+            code,
+            "{count} in the query"
+        );
+        // Query and form count together.
+        let form: Vec<String> = parameters(500, count)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        let request = Rpc {
+            query: parameters(0, 500),
+            form: Some(form.join("&")),
+            ..Rpc::new(&rig)
+        };
+        assert_eq!(
+            rig.send(request.signed(&key)).await.code(),
+            code,
+            "{count} in both"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_refused() {
+    let rig = Rig::new();
+    let key = rig.key(Role::Administrator);
+    for query in ["a=%", "a=%zz", "a=%C3", "%FF=1"] {
+        let request = Request::post(format!("/?{query}")).header("host", HOST);
+        let answer = rig.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.code(), "MalformedRequest", "{query}");
+    }
+    let request = Rpc {
+        form: Some("a=%".into()),
+        ..Rpc::new(&rig)
+    };
+    assert_eq!(
+        rig.send(request.signed(&key)).await.code(),
+        "MalformedRequest"
+    );
+    let mut request = Rpc {
+        form: Some("{}".into()),
+        ..Rpc::new(&rig)
+    }
+    .signed(&key);
+    let json = "application/json".parse().unwrap();
+    request.headers_mut().insert("content-type", json);
+    let answer = rig.send(request).await;
+    assert_eq!(
+        (answer.status, answer.code()),
+        (415, "UnsupportedContentType")
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever comes, the answer is one of ours: nothing panics, and nobody gets in.
+    #[test]
+    fn any_request_has_an_answer(
+        method in "GET|POST|PUT|DELETE|X",
+        path in "/(|api/v1/flow-logs|api/v1/[a-z]{0,4}|agent/v1/report|x)",
+        query in "([A-Za-z.%+&=0-9~]|Signature=|Timestamp=|AccessKeyId=){0,40}",
+        headers in prop::collection::vec(("authorization|x-acs-date|x-acs-action|content-type|x-acs-content-sha256", "[ -~]{0,60}"), 0..6),
+        body in prop::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let rig = Rig::new();
+            let mut request = Request::builder().method(method.as_str()).uri(format!("{path}?{query}")).header("host", HOST);
+            for (name, value) in &headers {
+                request = request.header(name, value);
+            }
+            let answer = rig.send(request.body(Body::from(body)).unwrap()).await;
+            prop_assert!((400..500).contains(&answer.status), "{answer:?}");
+            prop_assert!(!answer.code().is_empty());
+            Ok(())
+        })?;
+    }
+}
