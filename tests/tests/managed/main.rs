@@ -10,3 +10,5 @@ mod life;
 mod place;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod sdk;

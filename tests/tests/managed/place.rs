@@ -133,6 +133,21 @@ impl Place {
         cli(&self.host, self.folder.path(), arguments)
     }
 
+    /// The administrator's access key.
+    pub(crate) fn key_file(&self) -> PathBuf {
+        key_file(self.folder.path())
+    }
+
+    /// Runs any program on the host, which is to succeed, and gives what it prints.
+    pub(crate) fn succeed(&self, mut command: Command) -> String {
+        command.stdin(Stdio::null());
+        let output = self.host.enter(|| command.output()).expect("the host");
+        let output = output.expect("the program");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?}: {said}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
     /// Makes a flow log of the VPC that is called `name`, with more arguments, and waits until it captures; gives its id.
     pub(crate) fn create(&self, name: &str, arguments: &[&str]) -> String {
         let given = [
@@ -273,8 +288,12 @@ fn agent_service(key: &Path, folder: &Path) -> String {
     )
 }
 
+fn key_file(folder: &Path) -> PathBuf {
+    folder.join("state/administrator.json")
+}
+
 fn cli(host: &Namespace, folder: &Path, arguments: &[&str]) -> Result<Value, String> {
-    let key = folder.join("state/administrator.json");
+    let key = key_file(folder);
     let mut command = Command::new(FLOWLOG);
     command
         .args(["--output", "json", "--url", URL, "--access-key-file"])

@@ -61,7 +61,7 @@ fn an_agent_whose_key_is_disabled_goes_on_and_says_why() {
     let id = key["id"].as_str().expect("an id");
     place.cli(&["access-key", "disable", id]);
     // A question under way is answered when something changes.
-    place.cli(&["modify", "everything", "--name", "other", "--no-wait"]);
+    place.cli(&["modify", "everything", "--interval", "5", "--no-wait"]);
     place.wait_for("news of the access key", || {
         place.service_status()["connected"] == false
     });
