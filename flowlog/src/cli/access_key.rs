@@ -16,9 +16,15 @@ use super::{
 };
 use crate::api::{AccessKey, AccessKeys, CreateAccessKey, CreatedAccessKey, ModifyAccessKey};
 
+#[derive(Debug, clap::Args)]
+pub(super) struct AccessKeyOptions {
+    #[command(subcommand)]
+    command: AccessKeyCommand,
+}
+
 /// What is done with access keys.
 #[derive(Debug, Subcommand)]
-pub(super) enum AccessKeyCommand {
+enum AccessKeyCommand {
     /// Make an access key. Its secret is told this once.
     Create(CreateOptions),
     /// List the access keys of the account, without their secrets.
@@ -43,7 +49,7 @@ enum Role {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct CreateOptions {
+struct CreateOptions {
     /// What it may do.
     #[arg(long, value_enum)]
     role: Role,
@@ -64,7 +70,7 @@ pub(super) struct CreateOptions {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct OneOptions {
+struct OneOptions {
     /// Id of the access key.
     #[arg(value_name = "ID")]
     id: String,
@@ -73,16 +79,16 @@ pub(super) struct OneOptions {
 /// Does it.
 pub(super) fn run(
     session: &Session,
-    command: AccessKeyCommand,
+    options: &AccessKeyOptions,
     form: OutputForm,
 ) -> Result<(), CliError> {
-    match command {
+    match &options.command {
         AccessKeyCommand::Create(options) => create(session, options, form),
         AccessKeyCommand::List => list(session, form),
-        AccessKeyCommand::Enable(OneOptions { id }) => set_status(session, &id, "Active", form),
-        AccessKeyCommand::Disable(OneOptions { id }) => set_status(session, &id, "Inactive", form),
+        AccessKeyCommand::Enable(OneOptions { id }) => set_status(session, id, "Active", form),
+        AccessKeyCommand::Disable(OneOptions { id }) => set_status(session, id, "Inactive", form),
         AccessKeyCommand::Delete(OneOptions { id }) => {
-            let key: AccessKey = session.change("DELETE", &path(&id), &(), &())?;
+            let key: AccessKey = session.change("DELETE", &path(id), &(), &())?;
             print(form, &key, || vec![format!("{id} is deleted.")]);
             Ok(())
         }
@@ -93,7 +99,7 @@ fn path(id: &str) -> String {
     format!("/access-keys/{}", encode(id))
 }
 
-fn create(session: &Session, options: CreateOptions, form: OutputForm) -> Result<(), CliError> {
+fn create(session: &Session, options: &CreateOptions, form: OutputForm) -> Result<(), CliError> {
     let CreateOptions {
         role,
         description,
@@ -107,12 +113,13 @@ fn create(session: &Session, options: CreateOptions, form: OutputForm) -> Result
             Role::Agent => "agent",
         }
         .to_owned(),
-        description,
-        account_id: account,
+        description: description.clone(),
+        account_id: account.clone(),
     };
     // Before there is a key whose secret nobody could be told.
     let target = file
-        .map(|path| Ok::<_, CliError>((new_file(&path)?, path)))
+        .as_deref()
+        .map(|path| Ok::<_, CliError>((new_file(path)?, path)))
         .transpose()?;
     let created = session.change("POST", "/access-keys", &(), &body);
     let Some((mut file, path)) = target else {
@@ -128,13 +135,13 @@ fn create(session: &Session, options: CreateOptions, form: OutputForm) -> Result
     };
     let created: CreatedAccessKey = created.inspect_err(|_| {
         // It is empty, and was made by this very call.
-        drop(std::fs::remove_file(&path));
+        drop(std::fs::remove_file(path));
     })?;
     let text = serde_json::to_string_pretty(&created).unwrap_or_default();
     writeln!(file, "{text}")
         .and_then(|()| file.sync_all())
         .map_err(|source| CliError::Write {
-            path: path.clone(),
+            path: path.to_owned(),
             source,
         })?;
     let without_secret = serde_json::json!({"id": created.id, "file": path, "role": created.role});

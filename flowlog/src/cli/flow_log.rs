@@ -191,10 +191,10 @@ struct Changes {
 /// Creates a flow log.
 pub(super) fn create(
     session: &Session,
-    options: CreateOptions,
+    options: &CreateOptions,
     form: OutputForm,
 ) -> Result<(), CliError> {
-    let ResourceOptions { vpc, vswitch, eni } = options.resource;
+    let ResourceOptions { vpc, vswitch, eni } = &options.resource;
     let resources = [
         ("VPC", vpc),
         ("VSwitch", vswitch),
@@ -203,22 +203,22 @@ pub(super) fn create(
     // One of them is given: clap sees to it.
     let (resource_type, resource_id) = resources
         .into_iter()
-        .find_map(|(kind, id)| Some((kind.to_owned(), id?)))
+        .find_map(|(kind, id)| Some((kind.to_owned(), id.clone()?)))
         .unwrap_or_default();
     let body = CreateFlowLog {
-        region: options.region.region,
+        region: options.region.region.clone(),
         resource_type,
         resource_id,
         traffic_type: options.traffic.as_str().to_owned(),
-        name: options.name,
-        description: options.description,
-        project: options.project,
-        logstore: options.logstore,
+        name: options.name.clone(),
+        description: options.description.clone(),
+        project: options.project.clone(),
+        logstore: options.logstore.clone(),
         aggregation_interval: options.how.interval,
-        ip_version: options.how.ip_version,
-        log_format: options.how.format,
-        resource_group: options.resource_group,
-        tags: options.tags.into_iter().collect(),
+        ip_version: options.how.ip_version.clone(),
+        log_format: options.how.format.clone(),
+        resource_group: options.resource_group.clone(),
+        tags: options.tags.iter().cloned().collect(),
         allow_unknown_resource: options.allow_unknown,
         ..CreateFlowLog::default()
     };
@@ -229,18 +229,18 @@ pub(super) fn create(
 /// Lists flow logs.
 pub(super) fn list(
     session: &Session,
-    options: ListOptions,
+    options: &ListOptions,
     form: OutputForm,
 ) -> Result<(), CliError> {
     let filter = FlowLogFilter {
-        region: options.region.region,
-        search: options.search,
-        status: options.status,
-        vpc_id: options.vpc,
-        resource_id: options.resource,
+        region: options.region.region.clone(),
+        search: options.search.clone(),
+        status: options.status.clone(),
+        vpc_id: options.vpc.clone(),
+        resource_id: options.resource.clone(),
         traffic_type: options.traffic.map(|traffic| traffic.as_str().to_owned()),
-        project: options.project,
-        logstore: options.logstore,
+        project: options.project.clone(),
+        logstore: options.logstore.clone(),
         page_size: Some(PAGE_SIZE),
         ..FlowLogFilter::default()
     };
@@ -365,16 +365,16 @@ fn act(
 /// Changes a flow log's attributes.
 pub(super) fn modify(
     session: &Session,
-    options: ModifyOptions,
+    options: &ModifyOptions,
     form: OutputForm,
 ) -> Result<(), CliError> {
     let path = path(session, &options.one)?;
     let body = ModifyFlowLog {
-        name: options.changes.name,
-        description: options.changes.description,
+        name: options.changes.name.clone(),
+        description: options.changes.description.clone(),
         aggregation_interval: options.changes.interval,
-        ip_version: options.changes.ip_version,
-        log_format: options.changes.format,
+        ip_version: options.changes.ip_version.clone(),
+        log_format: options.changes.format.clone(),
     };
     let changed = session.change("PATCH", &path, &options.one.region, &body)?;
     finish(session, options.wait, changed, form)

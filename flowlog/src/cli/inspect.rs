@@ -119,11 +119,11 @@ fn agent_lines(agents: &Agents) -> Vec<String> {
 /// The changes.
 pub(super) fn audit(
     session: &Session,
-    options: AuditOptions,
+    options: &AuditOptions,
     form: OutputForm,
 ) -> Result<(), CliError> {
     let filter = AuditFilter {
-        resource_id: options.resource,
+        resource_id: options.resource.clone(),
         before: options.before,
         limit: Some(options.limit),
     };

@@ -18,12 +18,12 @@ mod output;
 mod session;
 mod wait;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
 use crate::serve;
-use access_key::AccessKeyCommand;
+use access_key::AccessKeyOptions;
 use error::CliError;
 use output::OutputForm;
 use session::{ConnectionOptions, Session};
@@ -32,14 +32,25 @@ use session::{ConnectionOptions, Session};
 #[derive(Debug, Parser)]
 #[command(name = "flowlog", version)]
 struct Cli {
-    #[command(flatten)]
-    connection: ConnectionOptions,
-    /// Form of what is printed.
-    #[arg(long, global = true, value_enum, default_value_t)]
-    output: OutputForm,
     #[command(subcommand)]
     command: Command,
 }
+
+/// A command that asks the service.
+#[derive(Debug, clap::Args)]
+struct Asking<O: clap::Args> {
+    #[command(flatten)]
+    options: O,
+    /// Form of what is printed.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    output: OutputForm,
+    #[command(flatten)]
+    connection: ConnectionOptions,
+}
+
+/// No options of its own.
+#[derive(Debug, clap::Args)]
+struct Nothing {}
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -50,28 +61,27 @@ enum Command {
     /// Copy the service's state to a file, also while it runs.
     Backup(serve::BackupOptions),
     /// Create a flow log of an ENI, a VSwitch or a VPC; it captures at once.
-    Create(flow_log::CreateOptions),
+    Create(Asking<flow_log::CreateOptions>),
     /// List flow logs, the newest first.
-    List(flow_log::ListOptions),
+    List(Asking<flow_log::ListOptions>),
     /// Show all that is known of a flow log.
-    Show(flow_log::OneOptions),
+    Show(Asking<flow_log::OneOptions>),
     /// Have a flow log capture again.
-    Enable(flow_log::ChangeOptions),
+    Enable(Asking<flow_log::ChangeOptions>),
     /// Have a flow log capture no more; it is kept, and can be enabled again.
-    Disable(flow_log::ChangeOptions),
+    Disable(Asking<flow_log::ChangeOptions>),
     /// Change a flow log's name, description, interval, IP version or format.
-    Modify(flow_log::ModifyOptions),
+    Modify(Asking<flow_log::ModifyOptions>),
     /// Delete a flow log; what it has captured stays where it is.
-    Delete(flow_log::ChangeOptions),
+    Delete(Asking<flow_log::ChangeOptions>),
     /// Make, list and delete access keys.
-    #[command(subcommand)]
-    AccessKey(AccessKeyCommand),
+    AccessKey(Asking<AccessKeyOptions>),
     /// List the VPCs, VSwitches and ENIs that agents have reported.
-    Resources,
+    Resources(Asking<Nothing>),
     /// List the agents that have reported.
-    Agents,
+    Agents(Asking<Nothing>),
     /// List the changes that were made, the newest first.
-    Audit(inspect::AuditOptions),
+    Audit(Asking<inspect::AuditOptions>),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -81,20 +91,36 @@ enum Command {
     Man {
         /// The folder; made if there is none.
         #[arg(value_name = "DIR")]
-        folder: std::path::PathBuf,
+        folder: PathBuf,
     },
 }
 
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.command {
+    let result = match Cli::parse().command {
         Command::Serve(options) => return serve::main(&options),
         Command::Backup(options) => return serve::backup(&options),
-        _ => {}
-    }
-    match run(cli) {
+        Command::Completions { shell } => {
+            generate::completions(shell);
+            Ok(())
+        }
+        Command::Man { folder } => generate::man(&folder),
+        Command::Create(asking) => asking.run(flow_log::create),
+        Command::List(asking) => asking.run(flow_log::list),
+        Command::Show(asking) => asking.run(flow_log::show),
+        Command::Enable(asking) => asking.run(flow_log::enable),
+        Command::Disable(asking) => asking.run(flow_log::disable),
+        Command::Modify(asking) => asking.run(flow_log::modify),
+        Command::Delete(asking) => asking.run(flow_log::delete),
+        Command::AccessKey(asking) => asking.run(access_key::run),
+        Command::Resources(asking) => {
+            asking.run(|session, _, form| inspect::resources(session, form))
+        }
+        Command::Agents(asking) => asking.run(|session, _, form| inspect::agents(session, form)),
+        Command::Audit(asking) => asking.run(inspect::audit),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("flowlog: {error}");
@@ -103,32 +129,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<(), CliError> {
-    let Cli {
-        connection,
-        output,
-        command,
-    } = cli;
-    let open = || Session::open(&connection);
-    match command {
-        Command::Create(options) => flow_log::create(&open()?, options, output),
-        Command::List(options) => flow_log::list(&open()?, options, output),
-        Command::Show(options) => flow_log::show(&open()?, &options, output),
-        Command::Enable(options) => flow_log::enable(&open()?, &options, output),
-        Command::Disable(options) => flow_log::disable(&open()?, &options, output),
-        Command::Modify(options) => flow_log::modify(&open()?, options, output),
-        Command::Delete(options) => flow_log::delete(&open()?, &options, output),
-        Command::AccessKey(command) => access_key::run(&open()?, command, output),
-        Command::Resources => inspect::resources(&open()?, output),
-        Command::Agents => inspect::agents(&open()?, output),
-        Command::Audit(options) => inspect::audit(&open()?, options, output),
-        Command::Completions { shell } => {
-            generate::completions(shell);
-            Ok(())
-        }
-        Command::Man { folder } => generate::man(&folder),
-        // They are not this program's to dispatch: see `main`.
-        Command::Serve(_) | Command::Backup(_) => Ok(()),
+impl<O: clap::Args> Asking<O> {
+    fn run(
+        self,
+        command: impl FnOnce(&Session, &O, OutputForm) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let session = Session::open(&self.connection)?;
+        command(&session, &self.options, self.output)
     }
 }
 

@@ -296,9 +296,10 @@ fn cli(host: &Namespace, folder: &Path, arguments: &[&str]) -> Result<Value, Str
     let key = key_file(folder);
     let mut command = Command::new(FLOWLOG);
     command
-        .args(["--output", "json", "--url", URL, "--access-key-file"])
-        .arg(key)
         .args(arguments)
+        .args(["--output", "json"])
+        .env("FLOWLOG_URL", URL)
+        .env("FLOWLOG_ACCESS_KEY_FILE", key)
         .stdin(Stdio::null());
     if CHANGES.contains(&arguments[0]) {
         command.args(["--timeout", &PATIENCE.as_secs().to_string()]);
