@@ -76,6 +76,12 @@ async fn until_told(
         .local_addr()
         .map_err(|source| StartError::Listen { address, source })?;
     let scheme = if tls.is_some() { "https" } else { "http" };
+    // Before anybody is told that the service is there: who starts it may end it at once.
+    let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    let [terminate, interrupt] = signals;
+    let what = "wait for signals";
+    let mut terminate = terminate.map_err(|source| StartError::System { what, source })?;
+    let mut interrupt = interrupt.map_err(|source| StartError::System { what, source })?;
     // Whoever starts the service with port 0 reads the address here.
     println!("listening on {scheme}://{address}");
     tracing::info!(
@@ -84,7 +90,10 @@ async fn until_told(
     );
     let ticking = tokio::spawn(look_after(Arc::clone(&app)));
     tokio::spawn(async move {
-        let told = wait_for_signal().await;
+        let told = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
         tracing::info!("ending: {told}");
         end.send_replace(true);
     });
@@ -125,24 +134,6 @@ async fn settle(app: &App) -> Result<(), ApiError> {
         started: app.started,
     };
     app.change(cx, transitions::settle).await
-}
-
-async fn wait_for_signal() -> &'static str {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(error) => {
-                tracing::error!("SIGTERM cannot be waited for: {error}");
-                std::future::pending().await
-            }
-        }
-    };
-    tokio::select! {
-        () = terminated => "SIGTERM",
-        _ = tokio::signal::ctrl_c() => "Ctrl-C",
-    }
 }
 
 fn show(folder: &Path, key: &AdministratorFile) {
