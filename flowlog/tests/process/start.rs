@@ -36,6 +36,7 @@ fn the_first_start_makes_all_that_is_needed() {
     );
     let secret = key["secret"].as_str().unwrap().as_bytes();
     for file in ["flowlog.sqlite", "flowlog.sqlite-wal"] {
+        assert_eq!(mode(&data.join(file)), 0o600, "{file}");
         let state = fs::read(data.join(file)).unwrap();
         assert!(
             !state.windows(secret.len()).any(|part| part == secret),
