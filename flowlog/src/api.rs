@@ -255,7 +255,8 @@ pub struct CreateAccessKey {
     /// What it is for: at most 256 characters.
     #[serde(default)]
     pub description: String,
-    /// Account; that of the request's own access key without it.
+    /// Account; that of the request's own access key without it. Another one can be named by administrators of the service's own account,
+    /// `account-id` of its configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_id: Option<String>,
 }

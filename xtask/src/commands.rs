@@ -74,7 +74,7 @@ pub(crate) fn ebpf(root: &Path, options: &Ebpf) -> Result<()> {
 /// When not run by root, when something that it needs cannot be installed, or when a test fails.
 pub(crate) fn test(root: &Path, arguments: &[String]) -> Result<()> {
     need_root("the tests make network namespaces and load BPF programs")?;
-    setup(root, Purpose::Run, false)?;
+    setup(root, Purpose::Test, false)?;
     let has_nextest = on_path("cargo-nextest").is_some();
     let skips = empty_skips_file(root)?;
     let mut cargo = Command::new("cargo");

@@ -32,7 +32,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     let own_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = own_folder.parent().unwrap_or(own_folder);
     match task {
-        Task::Setup { dry_run } => setup::setup(root, Purpose::Run, dry_run),
+        Task::Setup { dry_run } => setup::setup(root, Purpose::Test, dry_run),
         Task::Build { release } => commands::build(root, release),
         Task::Ebpf(options) => commands::ebpf(root, &options),
         Task::BuildAndRun(options) => commands::build_and_run(root, &options),

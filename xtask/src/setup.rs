@@ -2,9 +2,9 @@
 
 use std::{
     cell::Cell,
-    env,
+    env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -22,13 +22,20 @@ const LINKER_VERSION: &str = "0.10.3";
 /// Debian's compiler and its prebuilt `core` for BPF.
 const DEBIAN_COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
 
-/// What the machine must be ready for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The packages for Python that tests need, by their versions…
+const SDKS_LIST: &str = "flowlog/tests/sdk/requirements.txt";
+/// … and the environment that has them.
+const SDKS_FOLDER: &str = "target/python";
+
+/// What the machine must be ready for; each is ready for those before it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Purpose {
     /// Compiling.
     Build,
-    /// Compiling, and making network namespaces with traffic in them.
+    /// Making network namespaces with traffic in them.
     Run,
+    /// Running the official SDKs against the service.
+    Test,
 }
 
 /// A program that comes in a Debian package.
@@ -36,22 +43,28 @@ struct Tool {
     program: &'static str,
     package: &'static str,
     why: &'static str,
-    /// Whether compiling needs it too.
-    for_build: bool,
+    /// What needs it.
+    purpose: Purpose,
 }
 
-const TOOLS: [Tool; 2] = [
+const TOOLS: [Tool; 3] = [
     Tool {
         program: "cc",
         package: "build-essential",
         why: "links what cargo builds",
-        for_build: true,
+        purpose: Purpose::Build,
     },
     Tool {
         program: "ip",
         package: "iproute2",
         why: "makes the lab's network namespaces and interfaces",
-        for_build: false,
+        purpose: Purpose::Run,
+    },
+    Tool {
+        program: "python3",
+        package: "python3",
+        why: "runs the official SDKs in tests",
+        purpose: Purpose::Test,
     },
 ];
 
@@ -66,9 +79,9 @@ pub(crate) fn setup(root: &Path, purpose: Purpose, dry_run: bool) -> Result<()> 
         dry_run,
         lists_are_fresh: Cell::new(false),
     };
-    let missing = TOOLS.iter().filter(|tool| {
-        (tool.for_build || purpose == Purpose::Run) && on_path(tool.program).is_none()
-    });
+    let missing = TOOLS
+        .iter()
+        .filter(|tool| tool.purpose <= purpose && on_path(tool.program).is_none());
     let missing: Vec<&Tool> = missing.collect();
     for tool in &missing {
         installer.announce(
@@ -86,6 +99,9 @@ pub(crate) fn setup(root: &Path, purpose: Purpose, dry_run: bool) -> Result<()> 
             "BPF programs are compiled by {compiler} and linked by {}",
             linker.display()
         ));
+    }
+    if purpose >= Purpose::Test {
+        installer.sdks()?;
     }
     Ok(())
 }
@@ -194,6 +210,46 @@ impl Installer {
         run(&mut cargo)
             .with_context(|| format!("bpf-linker {LINKER_VERSION} could not be installed"))?;
         find().map(Some).map_err(|error| anyhow!(error))
+    }
+
+    /// The Python environment with the official SDKs, made anew whenever its list has changed.
+    fn sdks(&self) -> Result<()> {
+        let list = self.root.join(SDKS_LIST);
+        let folder = self.root.join(SDKS_FOLDER);
+        // Written when all else is there.
+        let installed = folder.join("requirements.txt");
+        let wanted = fs::read(&list).with_context(|| format!("cannot read {}", list.display()))?;
+        if fs::read(&installed).is_ok_and(|found| found == wanted) {
+            return Ok(());
+        }
+        self.announce(
+            &format!("the packages of {SDKS_LIST} into {SDKS_FOLDER}"),
+            "the official SDKs, which tests run against the service",
+        );
+        if self.dry_run {
+            return Ok(());
+        }
+        // Debian has what makes environments in a package of its own.
+        let can_make = Command::new("python3")
+            .args(["-c", "import ensurepip, venv"])
+            .stderr(Stdio::null())
+            .status();
+        if !can_make.is_ok_and(|status| status.success()) {
+            self.announce(
+                "Debian package python3-venv",
+                "makes environments for Python",
+            );
+            self.apt(&["python3-venv"])?;
+        }
+        run(Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&folder))?;
+        run(Command::new(folder.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet", "--requirement"])
+            .arg(&list))
+        .with_context(|| format!("pip could not install what {SDKS_LIST} names"))?;
+        fs::write(&installed, wanted)
+            .with_context(|| format!("cannot write {}", installed.display()))
     }
 
     /// Installs Debian packages.

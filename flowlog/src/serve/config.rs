@@ -102,6 +102,30 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_shows_every_key_with_its_default() {
+        let sample = include_str!("../../../flowlog.toml");
+        assert_eq!(
+            Config::parse(sample, "flowlog.toml").unwrap(),
+            Config::default()
+        );
+        let error = Config::parse("x = 1", "f").unwrap_err().to_string();
+        let keys: Vec<&str> = error
+            .split_once("allowed are ")
+            .unwrap()
+            .1
+            .split([',', ' '])
+            .filter(|word| !word.is_empty() && *word != "and")
+            .collect();
+        assert_eq!(keys.len(), 11, "{error}");
+        for key in keys {
+            assert!(
+                sample.contains(&format!("\n{key} = ")),
+                "{key} is not in the sample"
+            );
+        }
+    }
+
+    #[test]
     fn keys_are_checked() {
         let parsed = Config::parse(
             "regions = [\"cn-hangzhou\"]\nflow-logs-per-region = 3\nagent-away-seconds = 2",

@@ -11,7 +11,7 @@ pub struct ServeOptions {
     /// Address to listen on; port 0 is any that is free.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8480")]
     pub listen: SocketAddr,
-    /// Configuration: quota, regions, limits.
+    /// Configuration: accounts, regions, quota, limits; flowlog.toml in the sources shows all of it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Certificate chain, PEM; with --tls-key the service speaks TLS.

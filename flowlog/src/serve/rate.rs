@@ -6,11 +6,13 @@ use super::config::Config;
 use super::error::{ApiError, Code};
 use super::moment::Moment;
 
-/// The buckets. There are at most as many as access keys, since only what is signed gets here.
+/// The buckets.
 #[derive(Debug)]
 pub struct Rates {
     per_second: u64,
     at_once: u64,
+    /// The most buckets: as many as there are access keys.
+    most: usize,
     buckets: Mutex<HashMap<String, Bucket>>,
 }
 
@@ -31,6 +33,7 @@ impl Rates {
         Self {
             per_second: config.requests_per_second,
             at_once: config.requests_at_once,
+            most: usize::try_from(config.access_keys).unwrap_or(usize::MAX),
             buckets: Mutex::default(),
         }
     }
@@ -42,6 +45,10 @@ impl Rates {
     pub fn take(&self, key_id: &str, now: Moment) -> Result<(), ApiError> {
         let full = self.at_once.saturating_mul(REQUEST);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() > self.most {
+            // Only keys that were deleted can be too many. Those that are used have theirs again at once.
+            buckets.clear();
+        }
         let bucket = buckets.entry(key_id.to_owned()).or_insert(Bucket {
             tokens: full,
             filled: now,

@@ -1,5 +1,5 @@
 //! The service's life: start, serve, end.
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -32,6 +32,8 @@ pub(super) fn run(options: &ServeOptions) -> Result<(), StartError> {
     check_plain_http(options)?;
     let tls = tls(options)?;
     let folder = &options.data_dir;
+    // What SQLite makes is as secret as what is made here.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let _lock = data_folder(folder)?;
     let now = Moment::from_system(SystemTime::now());
     let store = Store::open(folder)?;
@@ -76,15 +78,24 @@ async fn until_told(
         .local_addr()
         .map_err(|source| StartError::Listen { address, source })?;
     let scheme = if tls.is_some() { "https" } else { "http" };
+    // Before anybody is told that the service is there: who starts it may end it at once.
+    let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    let [terminate, interrupt] = signals;
+    let what = "wait for signals";
+    let mut terminate = terminate.map_err(|source| StartError::System { what, source })?;
+    let mut interrupt = interrupt.map_err(|source| StartError::System { what, source })?;
     // Whoever starts the service with port 0 reads the address here.
-    println!("listening on {scheme}://{address}");
+    print(&format!("listening on {scheme}://{address}\n"));
     tracing::info!(
         data_dir = %options.data_dir.display(),
         "listening on {scheme}://{address}"
     );
     let ticking = tokio::spawn(look_after(Arc::clone(&app)));
     tokio::spawn(async move {
-        let told = wait_for_signal().await;
+        let told = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
         tracing::info!("ending: {told}");
         end.send_replace(true);
     });
@@ -127,32 +138,25 @@ async fn settle(app: &App) -> Result<(), ApiError> {
     app.change(cx, transitions::settle).await
 }
 
-async fn wait_for_signal() -> &'static str {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(error) => {
-                tracing::error!("SIGTERM cannot be waited for: {error}");
-                std::future::pending().await
-            }
-        }
-    };
-    tokio::select! {
-        () = terminated => "SIGTERM",
-        _ = tokio::signal::ctrl_c() => "Ctrl-C",
-    }
+fn show(folder: &Path, key: &AdministratorFile) {
+    print(&format!(
+        "This is the first start. The administrator's access key, shown this once:\n  access key id      {}\n  \
+         access key secret  {}\nIt is also in {}.\n",
+        key.id,
+        key.secret,
+        folder.join(ADMINISTRATOR_FILE).display()
+    ));
 }
 
-fn show(folder: &Path, key: &AdministratorFile) {
-    println!("This is the first start. The administrator's access key, shown this once:");
-    println!("  access key id      {}", key.id);
-    println!("  access key secret  {}", key.secret);
-    println!(
-        "It is also in {}.",
-        folder.join(ADMINISTRATOR_FILE).display()
-    );
+/// Prints, where somebody reads it.
+fn print(text: &str) {
+    let mut stdout = io::stdout();
+    if let Err(error) = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        tracing::warn!("nobody reads the standard output: {error}");
+    }
 }
 
 /// Logs go to standard error.

@@ -4,7 +4,14 @@ use axum::http::Request;
 use flowlog::serve::service::Role;
 use proptest::prelude::*;
 
-use crate::rig::{HOST, Rig, Rpc};
+use crate::rig::{HOST, Rig, Rpc, owned};
+
+const ACTIONS: &str = "CreateFlowLog|DescribeFlowLogs|ModifyFlowLogAttribute|ActiveFlowLog|DeleteFlowLog|TagResources|UnTagResources|\
+    ListTagResources|MoveResourceGroup|OpenFlowLogService|GetFlowLogServiceStatus";
+const NAMES: &str = "FlowLogId|FlowLogName|Description|ResourceType|ResourceId|TrafficType|ProjectName|LogStoreName|LogFormat|IpVersion|\
+    AggregationInterval|PageNumber|PageSize|Status|VpcId|TrafficPath[.][0-9]{1,2}|Tags?[.][0-9]{1,2}[.](Key|Value)|TagKey[.]1|\
+    ResourceId[.][1-3]|NewResourceGroupId|MaxResults|NextToken|All";
+const VALUES: &str = "VPC|FLOWLOG|All|vpc-1|10|true|-1|99999999999999999999|.{0,8}|[a-z0-9]{3}";
 
 #[tokio::test]
 async fn a_body_has_at_most_a_mebibyte() {
@@ -110,6 +117,28 @@ proptest! {
             let answer = rig.send(request.body(Body::from(body)).unwrap()).await;
             prop_assert!((400..500).contains(&answer.status), "{answer:?}");
             prop_assert!(!answer.code().is_empty());
+            Ok(())
+        })?;
+    }
+
+    /// Whatever somebody asks who may: the answer is theirs, and nothing goes wrong inside.
+    #[test]
+    fn any_signed_request_has_an_answer(
+        requests in prop::collection::vec((ACTIONS, prop::collection::vec((NAMES, VALUES), 0..12)), 1..12),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let rig = Rig::new();
+            let (key, agent) = (rig.key(Role::Administrator), rig.key(Role::Agent));
+            rig.report(&agent, "h1", &[1], 0).await;
+            rig.advance(120_000);
+            for (action, mut query) in requests {
+                query.extend(owned(&[("RegionId", "local")]));
+                let request = Rpc { action: &action, query, ..Rpc::new(&rig) };
+                let answer = rig.send(request.signed(&key)).await;
+                prop_assert!(answer.status < 500, "{action}: {answer:?}");
+                prop_assert!(!answer.code().is_empty());
+            }
             Ok(())
         })?;
     }

@@ -344,9 +344,7 @@ async fn list_resources(request: Asked) -> Answer {
 /// Lists the agents.
 #[utoipa::path(get, path = "/api/v1/agents", responses((status = 200, body = api::Agents), (status = "default", body = api::ErrorBody)))]
 async fn list_agents(request: Asked) -> Answer {
-    request
-        .read("ListAgents", move |state, cx| resources::agents(state, cx))
-        .await
+    request.read("ListAgents", resources::agents).await
 }
 
 /// Lists changes, the newest first.

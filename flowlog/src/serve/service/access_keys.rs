@@ -76,6 +76,12 @@ pub fn create(
         Some(id) => checked::text::<Id>("account_id", id)?.to_string(),
         None => cx.caller.account_id.clone(),
     };
+    if account_id != cx.caller.account_id && cx.caller.account_id != cx.config.account_id {
+        return Err(ApiError::new(
+            Code::ForbiddenRole,
+            "An administrator makes access keys of other accounts only in the service's own account.",
+        ));
+    }
     let count: i64 = state.query_row("SELECT count(*) FROM access_key", [], |row| row.get(0))?;
     if count.unsigned_abs() >= cx.config.access_keys {
         let message = format!("There are {count} access keys, and no more are allowed.");

@@ -144,8 +144,12 @@ fn take_enis(
     let mut upsert = state.prepare_cached(
         "INSERT INTO eni (account_id, eni_id, host_id, vswitch_id, vpc_id, vm_id, region, captured) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (account_id, eni_id) DO UPDATE SET host_id = excluded.host_id, vswitch_id = excluded.vswitch_id,
-             vpc_id = excluded.vpc_id, vm_id = excluded.vm_id, region = excluded.region, captured = excluded.captured",
+             vpc_id = excluded.vpc_id, vm_id = excluded.vm_id, region = excluded.region, captured = excluded.captured
+         WHERE (host_id, vswitch_id, vpc_id, vm_id, region, captured) IS NOT (excluded.host_id, excluded.vswitch_id,
+             excluded.vpc_id, excluded.vm_id, excluded.region, excluded.captured)",
     )?;
+    // Most reports say what the last one said: then nothing is written.
+    let mut changes = 0;
     for eni in &report.enis {
         let previous = owner(state, cx, eni)?.filter(|(owner, _)| owner != host);
         let reason = if eni.account_id != *account {
@@ -167,7 +171,7 @@ fn take_enis(
             continue;
         }
         robbed.extend(previous.map(|(owner, _)| owner));
-        upsert.execute(params![
+        changes += upsert.execute(params![
             account,
             eni.eni_id,
             host,
@@ -179,16 +183,18 @@ fn take_enis(
         ])?;
         own.insert(eni.eni_id.as_str());
     }
-    forget_others(state, cx, host, &own)?;
+    changes += forget_others(state, cx, host, &own)?;
     for host in robbed {
+        index(state, cx, &host)?;
         renew(state, cx, &host)?;
     }
-    let accepted = own.len();
-    index(state, cx, host)?;
-    if resources_of(state, cx, host)? != before {
-        renew(state, cx, host)?;
+    if changes > 0 {
+        index(state, cx, host)?;
+        if resources_of(state, cx, host)? != before {
+            renew(state, cx, host)?;
+        }
     }
-    Ok((refused, accepted))
+    Ok((refused, own.len()))
 }
 
 /// Whose an ENI is, and whether that agent is not away.
@@ -212,17 +218,18 @@ fn forget_others(
     cx: &Context,
     host: &str,
     own: &BTreeSet<&str>,
-) -> Result<(), ApiError> {
+) -> Result<usize, ApiError> {
     let account = &cx.caller.account_id;
     let known: Vec<String> = state
         .prepare_cached("SELECT eni_id FROM eni WHERE account_id = ? AND host_id = ?")?
         .query_map([account.as_str(), host], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     let mut delete = state.prepare_cached("DELETE FROM eni WHERE account_id = ? AND eni_id = ?")?;
+    let mut forgotten = 0;
     for eni_id in known.iter().filter(|eni_id| !own.contains(eni_id.as_str())) {
-        delete.execute([account, eni_id])?;
+        forgotten += delete.execute([account, eni_id])?;
     }
-    Ok(())
+    Ok(forgotten)
 }
 
 /// Resources of a host: type, id, region.
@@ -261,7 +268,6 @@ fn index(state: &Transaction<'_>, cx: &Context, host: &str) -> Result<(), ApiErr
 
 /// The host's ENIs are others than before: its desired state has to be looked at again.
 fn renew(state: &Transaction<'_>, cx: &Context, host: &str) -> Result<(), ApiError> {
-    index(state, cx, host)?;
     let version = transitions::next_version(state, cx.now)?;
     state
         .prepare_cached(
@@ -279,29 +285,41 @@ fn take_deliveries(
     reports: &[FlowLogReport],
 ) -> Result<(), ApiError> {
     let account = &cx.caller.account_id;
-    state
-        .prepare_cached("DELETE FROM delivery WHERE account_id = ? AND host_id = ?")?
-        .execute([account.as_str(), host])?;
-    let mut insert = state.prepare_cached(&format!(
-        "INSERT OR REPLACE INTO delivery (flow_log_id, account_id, host_id, status, message)
+    let mut named = BTreeSet::new();
+    let mut upsert = state.prepare_cached(&format!(
+        "INSERT INTO delivery (flow_log_id, account_id, host_id, status, message)
          SELECT id, ?1, ?2, ?4, ?5 FROM flow_log WHERE id = ?3 AND account_id = ?1
-            AND EXISTS (SELECT 1 FROM host_resource WHERE host_id = ?2 AND {})",
+            AND EXISTS (SELECT 1 FROM host_resource WHERE host_id = ?2 AND {})
+         ON CONFLICT (flow_log_id, account_id, host_id) DO UPDATE SET status = excluded.status, message = excluded.message
+         WHERE (status, message) IS NOT (excluded.status, excluded.message)",
         transitions::CONCERNS
     ))?;
     for report in reports {
+        named.insert(report.flow_log_id.as_str());
         let message: String = report
             .deliver_error_message
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
             .take(MAX_MESSAGE_CHARS)
             .collect();
-        insert.execute(params![
+        upsert.execute(params![
             account,
             host,
             report.flow_log_id,
             report.deliver_status.as_str(),
             message
         ])?;
+    }
+    let key = [account.as_str(), host];
+    let known: Vec<String> = state
+        .prepare_cached("SELECT flow_log_id FROM delivery WHERE account_id = ? AND host_id = ?")?
+        .query_map(key, |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut delete = state.prepare_cached(
+        "DELETE FROM delivery WHERE account_id = ? AND host_id = ? AND flow_log_id = ?",
+    )?;
+    for id in known.iter().filter(|id| !named.contains(id.as_str())) {
+        delete.execute([account.as_str(), host, id.as_str()])?;
     }
     Ok(())
 }

@@ -193,12 +193,12 @@ mod tests {
             ("TrafficType", |new| new.traffic_type = "Accept".into()),
             ("FlowLogName", |new| new.name = Some(String::new())),
             ("Description", |new| {
-                new.description = Some("http://x".into())
+                new.description = Some("http://x".into());
             }),
             ("ProjectName", |new| new.project = Some("ab".into())),
             ("LogStoreName", |new| new.logstore = Some("_ab".into())),
             ("AggregationInterval", |new| {
-                new.aggregation_interval = Some(2)
+                new.aggregation_interval = Some(2);
             }),
             ("IpVersion", |new| new.ip_version = Some("ipv4".into())),
             ("LogFormat", |new| new.log_format = Some("${x}".into())),

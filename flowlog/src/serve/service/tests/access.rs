@@ -109,3 +109,25 @@ fn there_is_a_limit_to_access_keys() {
     let code = rig.refused(|state, cx| access_keys::create(state, cx, &rig.seal, &asked));
     assert_eq!(code, Code::QuotaAccessKeys);
 }
+
+#[test]
+fn keys_of_other_accounts_are_made_in_the_services_own_account_alone() {
+    let rig = Rig::new();
+    let create = |of: &str, account: &str| {
+        let asked = api::CreateAccessKey {
+            role: "administrator".into(),
+            account_id: Some(account.into()),
+            ..Default::default()
+        };
+        let cx = rig.cx(of, Role::Administrator, "admin");
+        rig.run(&cx, |state, cx| {
+            access_keys::create(state, cx, &rig.seal, &asked)
+        })
+        .map(|key| key.account_id)
+        .map_err(|error| error.kind())
+    };
+    assert_eq!(create("1", "2"), Ok("2".into()));
+    assert_eq!(create("2", "2"), Ok("2".into()));
+    assert_eq!(create("2", "1"), Err(Code::ForbiddenRole));
+    assert_eq!(create("2", "3"), Err(Code::ForbiddenRole));
+}

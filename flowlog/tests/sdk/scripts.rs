@@ -1,6 +1,5 @@
-//! The official SDKs, unmodified, against a running service: the scripts in `sdk/`, each of which starts a service of its own.
-//!
-//! They need the Python environment that `cargo xtask setup` makes.
+//! The scripts beside this file, each of which starts a service of its own. They need the Python environment that `cargo xtask setup`
+//! makes.
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

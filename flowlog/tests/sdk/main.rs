@@ -1,0 +1,3 @@
+//! The official SDKs, unmodified, against a running service.
+#[cfg(test)]
+mod scripts;
