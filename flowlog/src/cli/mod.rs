@@ -151,6 +151,31 @@ mod tests {
     }
 
     #[test]
+    fn command_lines_are_read() {
+        for (line, is_right) in [
+            ("serve --listen 127.0.0.1:0", true),
+            ("serve --url http://a", false),
+            ("create --vpc v --traffic drop --tag a=b --tag c=d", true),
+            ("create --vpc v --eni e", false),
+            ("create --traffic all", false),
+            ("list --output json --url http://[::1]:8480", true),
+            ("list --url 127.0.0.1", false),
+            ("modify x", false),
+            ("modify x --name y --timeout 5", true),
+            ("delete x --timeout 0", false),
+            ("access-key create --role agent --url https://a", true),
+            ("access-key --output json list", true),
+            ("access-key create --role owner", false),
+            ("audit --limit 1001", false),
+            ("completions fish", true),
+        ] {
+            let words = std::iter::once("flowlog").chain(line.split(' '));
+            let read = Cli::try_parse_from(words);
+            assert_eq!(read.is_ok(), is_right, "{line}: {:?}", read.err());
+        }
+    }
+
+    #[test]
     fn every_command_and_option_says_what_it_is() {
         fn check(command: &clap::Command) {
             assert!(

@@ -6,7 +6,7 @@ use flowlog_tests::{
     lab::{EndPlan, FloodPlan, VethPair, VethPlan, skip_unless_root, udp_flood},
 };
 
-use crate::place::{LEFT, Place, RIGHT};
+use crate::place::{LEFT, Place, RIGHT, Transport};
 
 /// A quiet pair beside the wire, without addresses.
 fn second_pair(place: &Place) -> VethPair {
@@ -30,7 +30,7 @@ fn an_eni_that_is_plugged_in_is_reported_and_captured_and_one_that_goes_is_no_mo
     ) {
         return;
     }
-    let mut place = Place::with(|pair, mut enis| {
+    let mut place = Place::with(Transport::Http, |pair, mut enis| {
         let second = EniPlan::device("eni-second", &pair.right().namespace, "right1");
         enis.push(second);
         enis
@@ -74,7 +74,7 @@ fn a_flow_log_of_what_is_to_come_waits_for_its_first_eni() {
     if skip_unless_root("a_flow_log_of_what_is_to_come_waits_for_its_first_eni") {
         return;
     }
-    let place = Place::with(|pair, mut enis| {
+    let place = Place::with(Transport::Http, |pair, mut enis| {
         let mut second = EniPlan::device("eni-second", &pair.right().namespace, "right1");
         second.vswitch_id = "vsw-second".to_owned();
         enis.push(second);

@@ -4,7 +4,7 @@ use flowlog_tests::{
     lab::skip_unless_root,
 };
 
-use crate::place::{LEFT, Place, RIGHT, sum, volume};
+use crate::place::{LEFT, Place, RIGHT, Transport, sum, volume};
 
 #[test]
 fn a_flow_log_has_what_crosses_while_it_is_active_and_nothing_else() {
@@ -103,4 +103,34 @@ fn a_name_is_changed_without_a_new_window_and_a_template_with_one() {
     assert_eq!(packets, 7, "{text}");
     let version = place.cli(&["agents"])["agents"][0]["applied_version"].clone();
     assert_ne!(version, 0);
+}
+
+#[test]
+fn agent_and_command_line_speak_tls_to_whom_they_trust() {
+    if skip_unless_root("agent_and_command_line_speak_tls_to_whom_they_trust") {
+        return;
+    }
+    let mut place = Place::with(Transport::Https, |_, enis| enis);
+    place.wait_for_enis(&[LEFT, RIGHT]);
+    let id = place.create("everything", &[]);
+    let sent = place.flood(100);
+    place.wait_for_volume(&id, RIGHT, Direction::In, sent);
+    let nobody = place.folder.path().join("nobody.pem");
+    std::fs::write(&nobody, "").expect("a file");
+    let nobody = nobody.to_str().expect("a path that is text");
+    let error = place
+        .try_cli(&["list", "--ca-file", nobody])
+        .expect_err("nobody is trusted");
+    assert!(
+        error.contains("has no certificate of an authority to trust"),
+        "{error}"
+    );
+    let error = place
+        .try_cli(&["list", "--url", "https://127.0.0.1:8480"])
+        .expect_err("the certificate is another name's");
+    assert!(
+        error.contains("https://127.0.0.1:8480 cannot be reached: "),
+        "{error}"
+    );
+    place.stop_agent();
 }

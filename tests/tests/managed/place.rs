@@ -25,7 +25,33 @@ const FLOWLOG: &str = env!("CARGO_BIN_EXE_flowlog-under-test");
 
 /// In a namespace of the host's own every port is free.
 const LISTEN: &str = "127.0.0.1:8480";
-const URL: &str = "http://127.0.0.1:8480";
+
+/// A certificate for `localhost` that has signed itself, and its key; for tests alone.
+const CERTIFICATE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../flowlog/tests/process/tls/cert.pem"
+);
+const CERTIFICATE_KEY: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../flowlog/tests/process/tls/key.pem"
+);
+
+/// How agent and command line speak to the service.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Http,
+    /// And they trust the service's certificate.
+    Https,
+}
+
+impl Transport {
+    fn url(self) -> &'static str {
+        match self {
+            Self::Http => "http://127.0.0.1:8480",
+            Self::Https => "https://localhost:8480",
+        }
+    }
+}
 
 /// The account of the ENIs, and of all access keys.
 const ACCOUNT: &str = "100000000001";
@@ -50,6 +76,7 @@ pub(crate) struct Place {
     pub(crate) pair: VethPair,
     host: Namespace,
     pub(crate) folder: TempDir,
+    transport: Transport,
 }
 
 /// The service as a process.
@@ -62,21 +89,24 @@ struct Service {
 impl Place {
     /// With both ends of the wire in the inventory.
     pub(crate) fn new() -> Self {
-        Self::with(|_, enis| enis)
+        Self::with(Transport::Http, |_, enis| enis)
     }
 
-    /// With the inventory that `inventory` makes of the usual one.
-    pub(crate) fn with(inventory: impl FnOnce(&VethPair, Vec<EniPlan>) -> Vec<EniPlan>) -> Self {
+    /// With this transport, and the inventory that `inventory` makes of the usual one.
+    pub(crate) fn with(
+        transport: Transport,
+        inventory: impl FnOnce(&VethPair, Vec<EniPlan>) -> Vec<EniPlan>,
+    ) -> Self {
         let namespace = |label| Namespace::create(label).expect("a namespace");
         let (left, right, host) = (namespace("left"), namespace("right"), namespace("host"));
         let pair = VethPair::create(VethPlan::between(&left, &right)).expect("a pair");
         let folder = tempfile::tempdir().expect("a folder");
         let config = folder.path().join("service.toml");
         std::fs::write(&config, format!("account-id = {ACCOUNT:?}\n")).expect("a file");
-        let service = Service::start(&host, folder.path());
+        let service = Service::start(&host, folder.path(), transport);
         let key = folder.path().join("agent.json");
         let made = cli(
-            &host,
+            (&host, transport),
             folder.path(),
             &[
                 "access-key",
@@ -96,7 +126,7 @@ impl Place {
             flow_logs: Vec::new(),
             output: None,
             namespace: Some(host.clone()),
-            extra: agent_service(&key, folder.path()),
+            extra: agent_service(&key, folder.path(), transport),
             ..AgentPlan::capturing(inventory(&pair, enis))
         };
         Self {
@@ -105,6 +135,7 @@ impl Place {
             pair,
             host,
             folder,
+            transport,
         }
     }
 
@@ -130,7 +161,7 @@ impl Place {
 
     /// Runs a command, and gives what it prints, or its error.
     pub(crate) fn try_cli(&self, arguments: &[&str]) -> Result<Value, String> {
-        cli(&self.host, self.folder.path(), arguments)
+        cli((&self.host, self.transport), self.folder.path(), arguments)
     }
 
     /// The administrator's access key.
@@ -221,7 +252,11 @@ impl Place {
 
     /// Starts the service again, on the same state.
     pub(crate) fn restart_service(&mut self) {
-        self.service = Some(Service::start(&self.host, self.folder.path()));
+        self.service = Some(Service::start(
+            &self.host,
+            self.folder.path(),
+            self.transport,
+        ));
     }
 
     /// What the agent says of the service.
@@ -246,7 +281,7 @@ impl Place {
 }
 
 impl Service {
-    fn start(host: &Namespace, folder: &Path) -> Self {
+    fn start(host: &Namespace, folder: &Path, transport: Transport) -> Self {
         let mut command = Command::new(FLOWLOG);
         command
             .args(["serve", "--listen", LISTEN, "--data-dir"])
@@ -256,6 +291,9 @@ impl Service {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
+        if transport == Transport::Https {
+            command.args(["--tls-cert", CERTIFICATE, "--tls-key", CERTIFICATE_KEY]);
+        }
         let mut process = host.spawn(&mut command).expect("a service");
         let mut stdout = BufReader::new(process.child().stdout.take().expect("its output"));
         let mut line = String::new();
@@ -280,10 +318,15 @@ impl Drop for Service {
 }
 
 /// The agent's table on the service.
-fn agent_service(key: &Path, folder: &Path) -> String {
+fn agent_service(key: &Path, folder: &Path, transport: Transport) -> String {
     let records = folder.join("records/{project}/{logstore}/{flow-log-id}.log");
+    let url = transport.url();
+    let ca_file = match transport {
+        Transport::Http => String::new(),
+        Transport::Https => format!("ca-file = {CERTIFICATE:?}\n"),
+    };
     format!(
-        "[service]\nurl = {URL:?}\naccess-key-file = {key:?}\nhost-id = \"host-1\"\nformat = \"json\"\n\
+        "[service]\nurl = {url:?}\n{ca_file}access-key-file = {key:?}\nhost-id = \"host-1\"\nformat = \"json\"\n\
          destination = {{ type = \"file\", path = {records:?} }}\n"
     )
 }
@@ -292,13 +335,18 @@ fn key_file(folder: &Path) -> PathBuf {
     folder.join("state/administrator.json")
 }
 
-fn cli(host: &Namespace, folder: &Path, arguments: &[&str]) -> Result<Value, String> {
+fn cli(
+    (host, transport): (&Namespace, Transport),
+    folder: &Path,
+    arguments: &[&str],
+) -> Result<Value, String> {
     let key = key_file(folder);
     let mut command = Command::new(FLOWLOG);
     command
         .args(arguments)
         .args(["--output", "json"])
-        .env("FLOWLOG_URL", URL)
+        .env("FLOWLOG_URL", transport.url())
+        .env("FLOWLOG_CA_FILE", CERTIFICATE)
         .env("FLOWLOG_ACCESS_KEY_FILE", key)
         .stdin(Stdio::null());
     if CHANGES.contains(&arguments[0]) {
