@@ -406,7 +406,7 @@ mod tests {
     async fn what_goes_wrong_is_told_in_a_sentence() {
         for (answer, expected) in [
             (
-                "HTTP/1.1 409 Conflict\r\ncontent-length: 66\r\n\r\n\
+                "HTTP/1.1 409 Conflict\r\ncontent-length: 67\r\n\r\n\
                  {\"Code\": \"TaskConflict\", \"Message\": \"It is changing.\", \"HostId\": 1}",
                 "It is changing (TaskConflict)",
             ),

@@ -518,7 +518,7 @@ fn sample_with_every_comment_that_is_a_setting_is_valid() {
     let is_setting = |line: &str| {
         line.split_once(" = ")
             .is_some_and(|(key, _)| !key.contains(' '))
-            || line == "[metrics]"
+            || matches!(line, "[metrics]" | "[service]")
     };
     let uncomment = |line: &str| match line.strip_prefix("# ") {
         Some(setting) if is_setting(setting) => format!("{setting}\n"),
@@ -531,6 +531,9 @@ fn sample_with_every_comment_that_is_a_setting_is_valid() {
     assert!(whole.flow_logs[0].flow_log.description.is_some());
     let mut without_examples = whole.clone();
     without_examples.metrics = sample.metrics;
+    let service = without_examples.service.take().unwrap();
+    let default = ManagedDestination::default();
+    assert_eq!(service.destination, default, "the sample shows the default");
     without_examples.flow_logs[0].format = sample.flow_logs[0].format.clone();
     without_examples.flow_logs[0].flow_log.description = None;
     assert_eq!(without_examples, sample);
