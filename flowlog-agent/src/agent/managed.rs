@@ -4,8 +4,6 @@
 //! windows are for. Flow logs that are gone from it are kept there too, as long as they wait for windows.
 use std::{collections::BTreeMap, sync::Arc};
 
-use flowlog_model::flow_log::FlowLogName;
-
 use super::{Agent, AgentError};
 use crate::{
     clock::Clock,
@@ -58,11 +56,9 @@ impl Agent {
         let Some(wanted) = management.wanted() else {
             return Ok(());
         };
-        let waits = |id: &str| {
-            let names = self.ending.iter().map(|output| &output.flow_log.name);
-            names.map(FlowLogName::as_str).any(|name| name == id)
-        };
-        let kept = management.kept(wanted, waits);
+        let ending = self.ending.iter();
+        let waiting = ending.map(|output| output.flow_log.name.as_str()).collect();
+        let kept = management.kept(wanted, &waiting);
         let managed = management.plan(&wanted.flow_logs, &self.config.flow_logs);
         let followed = match self.spool.keep_managed(&kept) {
             Ok(()) => self.follow_both(self.config.flow_logs.clone(), managed),

@@ -1,4 +1,9 @@
 //! What the agent is to do for a desired state.
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
+
 use flowlog_model::{
     flow_log::{CaptureWindow, FlowLog, FlowLogName},
     format::Format,
@@ -17,22 +22,66 @@ pub(super) fn plan(
     others: &[FlowLogConfig],
 ) -> Managed {
     let mut managed = Managed::default();
+    let mut taken = Taken::default();
+    for other in others {
+        taken.take(other);
+    }
     for desired in flow_logs {
         let planned = if managed.flow_logs.len() < MAX_FLOW_LOGS {
-            flow_log(desired, config).and_then(|planned| beside(planned, others, &managed))
+            flow_log(desired, config).and_then(|planned| taken.check(&planned).map(|()| planned))
         } else {
             Err(format!(
                 "the agent has {MAX_FLOW_LOGS} flow logs, the most that it takes"
             ))
         };
         match planned {
-            Ok(planned) => managed.flow_logs.push(planned),
+            Ok(planned) => {
+                taken.take(&planned);
+                managed.flow_logs.push(planned);
+            }
             Err(reason) => {
                 managed.refused.insert(desired.flow_log_id.clone(), reason);
             }
         }
     }
     managed
+}
+
+/// What flow logs have for themselves.
+#[derive(Default)]
+struct Taken {
+    names: HashSet<FlowLogName>,
+    /// The flow log that writes to it.
+    files: HashMap<PathBuf, FlowLogName>,
+}
+
+impl Taken {
+    fn take(&mut self, flow_log: &FlowLogConfig) {
+        let name = &flow_log.flow_log.name;
+        self.names.insert(name.clone());
+        if let Some(path) = path(&flow_log.destination) {
+            self.files.insert(path.to_owned(), name.clone());
+        }
+    }
+
+    /// Refuses what would be taken for a flow log that there is, or get in its way.
+    fn check(&self, planned: &FlowLogConfig) -> Result<(), String> {
+        let name = &planned.flow_log.name;
+        if self.names.contains(name) {
+            return Err(format!("the agent has another flow log called {name}"));
+        }
+        let owner = path(&planned.destination).and_then(|path| self.files.get(path));
+        owner.map_or(Ok(()), |owner| {
+            Err(format!("the flow log {owner} writes to its destination"))
+        })
+    }
+}
+
+fn path(destination: &Destination) -> Option<&Path> {
+    match destination {
+        Destination::Stdout => None,
+        Destination::File { path, .. } | Destination::Folder { path, .. } => Some(path),
+    }
 }
 
 fn flow_log(desired: &DesiredFlowLog, config: &ServiceConfig) -> Result<FlowLogConfig, String> {
@@ -74,23 +123,4 @@ fn window(minutes: u64) -> Result<CaptureWindow, String> {
             CaptureWindow::allowed()
         )
     })
-}
-
-/// Refuses what would be taken for a flow log that there is, or get in its way.
-fn beside(
-    planned: FlowLogConfig,
-    others: &[FlowLogConfig],
-    managed: &Managed,
-) -> Result<FlowLogConfig, String> {
-    let is_file = planned.destination != Destination::Stdout;
-    for other in others.iter().chain(&managed.flow_logs) {
-        let name = &other.flow_log.name;
-        if *name == planned.flow_log.name {
-            return Err(format!("the agent has another flow log called {name}"));
-        }
-        if is_file && other.destination.to_string() == planned.destination.to_string() {
-            return Err(format!("the flow log {name} writes to its destination"));
-        }
-    }
-    Ok(planned)
 }

@@ -151,23 +151,24 @@ impl Management {
         self.wanted.as_ref()
     }
 
-    /// What is to be kept when a state is followed. `waits` says of a flow log that is gone whether it waits for windows; those that are
-    /// going now do, for their windows are open.
-    pub(crate) fn kept(&self, state: &DesiredState, waits: impl Fn(&str) -> bool) -> Kept {
-        let has = |flow_logs: &[DesiredFlowLog], id: &str| {
-            flow_logs.iter().any(|flow_log| flow_log.flow_log_id == id)
-        };
+    /// What is to be kept when a state is followed. `waiting` are the flow logs that are gone and wait for windows; those that are going
+    /// now do, for their windows are open.
+    pub(crate) fn kept(&self, state: &DesiredState, waiting: &BTreeSet<&str>) -> Kept {
+        let mut known: BTreeSet<&str> = ids(&state.flow_logs).collect();
         let going = self.followed.flow_logs.iter();
-        let waiting = self.gone.iter().filter(|gone| {
-            waits(&gone.flow_log_id) && !has(&self.followed.flow_logs, &gone.flow_log_id)
-        });
+        let waiting = self
+            .gone
+            .iter()
+            .filter(|gone| waiting.contains(gone.flow_log_id.as_str()));
         let gone = going
             .chain(waiting)
-            .filter(|gone| !has(&state.flow_logs, &gone.flow_log_id));
+            .filter(|gone| known.insert(&gone.flow_log_id))
+            .cloned()
+            .collect();
         Kept {
             version: state.version,
-            gone: gone.cloned().collect(),
             flow_logs: state.flow_logs.clone(),
+            gone,
         }
     }
 
@@ -292,6 +293,12 @@ impl Management {
     pub(crate) fn standing(&self) -> Standing {
         self.link.standing()
     }
+}
+
+fn ids(flow_logs: &[DesiredFlowLog]) -> impl Iterator<Item = &str> {
+    flow_logs
+        .iter()
+        .map(|flow_log| flow_log.flow_log_id.as_str())
 }
 
 /// The ENIs, each once, in order.

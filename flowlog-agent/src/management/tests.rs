@@ -164,19 +164,19 @@ async fn flow_logs_that_are_gone_are_kept_as_long_as_they_wait() {
         let ids = flow_logs.iter().map(|gone| gone.flow_log_id.clone());
         ids.collect::<Vec<_>>()
     };
-    let kept = management.kept(&state(1, &IDS[..2]), |_| false);
+    let kept = management.kept(&state(1, &IDS[..2]), &BTreeSet::new());
     assert_eq!((kept.version, ids(&kept.gone)), (1, vec![]));
     management.has_followed(kept, now);
     // Its windows are open until the new state is followed.
-    let kept = management.kept(&state(2, &IDS[1..2]), |_| false);
+    let kept = management.kept(&state(2, &IDS[1..2]), &BTreeSet::new());
     assert_eq!(ids(&kept.gone), [IDS[0]]);
     management.has_followed(kept, now);
-    let waiting = management.kept(&state(3, &IDS[1..]), |id| id == IDS[0]);
+    let waiting = management.kept(&state(3, &IDS[1..]), &BTreeSet::from([IDS[0]]));
     assert_eq!(ids(&waiting.gone), [IDS[0]]);
-    let delivered = management.kept(&state(3, &IDS[1..]), |_| false);
+    let delivered = management.kept(&state(3, &IDS[1..]), &BTreeSet::new());
     assert_eq!(ids(&delivered.gone), [""; 0]);
     // One that comes back is not gone.
-    let back = management.kept(&state(4, &IDS[..1]), |_| true);
+    let back = management.kept(&state(4, &IDS[..1]), &BTreeSet::from(IDS));
     assert_eq!(ids(&back.gone), [IDS[1]]);
     let text = serde_json::to_string(&back).unwrap();
     assert_eq!(serde_json::from_str::<Kept>(&text).unwrap(), back);
@@ -305,7 +305,7 @@ async fn the_first_report_goes_before_the_first_question_and_a_state_is_given_on
     assert_eq!(line, "GET /agent/v1/desired-state?after=0&wait=30 HTTP/1.1");
     management.changed().await;
     assert_eq!(management.wanted(), Some(&state(7, &IDS[..1])));
-    let kept = management.kept(&state(7, &IDS[..1]), |_| false);
+    let kept = management.kept(&state(7, &IDS[..1]), &BTreeSet::new());
     management.has_followed(kept, Duration::ZERO);
     // The same state again is no news.
     let line = service.answer("200 OK", &state(7, &IDS[..1])).await;
