@@ -97,6 +97,14 @@ impl Standing {
     }
 }
 
+/// Why a request has failed: the same for the same reason, and so without the number of the request.
+fn reason(error: &ClientError) -> String {
+    match error {
+        ClientError::Refused { code, message, .. } => format!("{message} ({code})"),
+        other => other.to_string(),
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Request {
     Question,
@@ -148,7 +156,7 @@ impl Shared {
 
     /// Takes note of how a request has gone, and says so if the last one has gone otherwise.
     fn note(&self, of: Request, error: Option<&ClientError>) {
-        let outcome = error.map_or(Ok(()), |error| Err(error.to_string()));
+        let outcome = error.map_or(Ok(()), |error| Err(reason(error)));
         let now = (self.now)().boot;
         let is_news = self.standing().note(of, outcome, now);
         match error {
@@ -171,17 +179,17 @@ impl Shared {
         }
     }
 
-    async fn ask(&self, after: Version) -> Result<DesiredState, ClientError> {
+    async fn ask(&self, after: Version, wait: Duration) -> Result<DesiredState, ClientError> {
         let query = [
             ("after".to_owned(), after.to_string()),
-            ("wait".to_owned(), WAIT.as_secs().to_string()),
+            ("wait".to_owned(), wait.as_secs().to_string()),
         ];
         let call = Call {
             method: "GET",
             path: DESIRED_STATE_PATH,
             query: &query,
             body: b"",
-            patience: WAIT + PATIENCE,
+            patience: wait + PATIENCE,
             max_answer_bytes: MAX_STATE_BYTES,
         };
         let answer = self.send(Request::Question, &call).await?;
@@ -281,17 +289,22 @@ async fn ask_always(shared: Arc<Shared>, desired: watch::Sender<Option<DesiredSt
     // The first question is after none: the service may be another one than that which gave the last state, with the same number.
     let mut after = 0;
     let mut pauses = PAUSES.build();
+    let mut wait = WAIT;
     loop {
-        match shared.ask(after).await {
+        match shared.ask(after, wait).await {
             Ok(state) => {
-                pauses = PAUSES.build();
+                (wait, pauses) = (WAIT, PAUSES.build());
                 if state.version != after {
                     after = state.version;
                     desired.send_replace(Some(state));
                 }
                 sleep(BETWEEN_QUESTIONS).await;
             }
-            Err(_) => sleep(pauses.next().unwrap_or_default()).await,
+            Err(_) => {
+                // That it answers again is to be known at once.
+                wait = Duration::ZERO;
+                sleep(pauses.next().unwrap_or_default()).await;
+            }
         }
     }
 }

@@ -367,6 +367,36 @@ async fn a_report_says_which_flow_logs_fail_and_is_made_again_after_a_failure() 
 }
 
 #[tokio::test]
+async fn after_a_failure_the_next_question_is_answered_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::new().await;
+    let config = config(folder.path(), &service.url, "").service.unwrap();
+    let mut management = Management::start(config, None, clock()).unwrap();
+    management.report(std::iter::empty(), &BTreeMap::new());
+    service.answer("200 OK", &taken()).await;
+    service.answer("200 OK", &state(7, &[])).await;
+    management.changed().await;
+    let refusal =
+        |id: &str| serde_json::json!({"Code": "Forbidden", "Message": "No.", "RequestId": id});
+    let line = service.answer("403 No", &refusal("r-1")).await;
+    assert!(line.contains("after=7&wait=30"), "{line}");
+    let line = service.answer("403 No", &refusal("r-2")).await;
+    assert!(line.contains("after=7&wait=0"), "{line}");
+    // The same reason, whatever the number of the request.
+    assert_eq!(management.standing().error(), Some("No (Forbidden)"));
+    let line = service.answer("200 OK", &state(7, &[])).await;
+    assert!(line.contains("after=7&wait=0"), "{line}");
+    let mut lines = Vec::new();
+    // It reports again, for the service may know less than it did.
+    lines.push(service.answer("200 OK", &taken()).await);
+    lines.push(service.request().await.1);
+    lines.sort_unstable();
+    assert!(lines[0].contains("after=7&wait=30"), "{lines:?}");
+    assert!(lines[1].starts_with("POST "), "{lines:?}");
+    assert!(management.standing().is_connected());
+}
+
+#[tokio::test]
 async fn a_service_that_is_away_is_told_with_the_time_since_when() {
     let (management, _, _folder) = management("");
     management.link.report(Report {
