@@ -9,7 +9,7 @@ use crate::{
     bpf::{BpfError, OtherCounters, OtherPins, OverflowPacket, pins},
     drain::{Books, DrainError, flow, skipped},
     flows::Flow,
-    spool::{Committed, KernelMark, Spool, Volumes},
+    spool::{Committed, Kept, KernelMark, RuleIds, Spool},
 };
 
 /// Counters of another ABI version, whose links are adopted.
@@ -130,8 +130,12 @@ impl Adopted {
         let skipped = skipped(&aside, books.ledger.lost());
         let committed = writer.commit(mark, &skipped, |_| {
             // What was counted here was so before the ledger looked at the devices.
-            ledger.drained(&Volumes::new(), &[], books.enis);
-            serde_json::to_value(&ledger).unwrap_or_default()
+            ledger.drained(&Committed::default(), &[], books.enis);
+            Kept {
+                // Nothing was judged.
+                rule_ids: RuleIds::new(),
+                extras: serde_json::to_value(&ledger).unwrap_or_default(),
+            }
         })?;
         *books.ledger = ledger;
         Ok(committed)
@@ -171,7 +175,7 @@ mod tests {
         flows::ByDirection,
         ledger::Ledger,
         slots::{CapturedEnis, EniInSlot},
-        spool::{Closing, SpoolConfig, State},
+        spool::{Closing, SpoolConfig, State, Volumes},
         window::Window,
     };
     use std::{sync::Arc, time::Duration};
@@ -203,6 +207,7 @@ mod tests {
             not_captured: Vec::new(),
         };
         let mut books = Books {
+            rule_ids: &|_| RuleIds::new(),
             ledger: &mut Ledger::default(),
             enis: &captured.by_slot,
             now: &|| Duration::ZERO,

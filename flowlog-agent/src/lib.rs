@@ -28,6 +28,7 @@ mod privileges;
 mod readiness;
 mod report;
 pub mod route;
+pub mod settle;
 mod sink;
 pub mod sizing;
 pub mod slots;

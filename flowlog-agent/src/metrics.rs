@@ -30,6 +30,7 @@ use crate::{
     bpf::{Fill, MapSizes},
     capture::Capture,
     drain::{Drain, Drainer},
+    sink::Written,
     slots::EniTable,
     status::{Conservation, Loss, SinkStatus, SpoolStatus},
 };
@@ -109,6 +110,7 @@ pub struct Metrics {
     overflowed: Counter,
     windows: Counter,
     records: Family<FlowLogLabels, Counter>,
+    dropped_late: Family<FlowLogLabels, Counter>,
     enis_captured: Gauge,
     devices_waiting: Gauge,
     standing: StandingMetrics,
@@ -133,6 +135,7 @@ impl Metrics {
             overflowed: Counter::default(),
             windows: Counter::default(),
             records: Family::default(),
+            dropped_late: Family::default(),
             enis_captured: Gauge::default(),
             devices_waiting: Gauge::default(),
             standing: StandingMetrics::default(),
@@ -205,6 +208,11 @@ impl Metrics {
             metrics.records.clone(),
         );
         r.register(
+            "packets_dropped_late",
+            "Packets that netfilter dropped when the window in which they were counted was closed: they are ACCEPT in it, by flow log",
+            metrics.dropped_late.clone(),
+        );
+        r.register(
             "devices_captured",
             "Devices that are captured",
             metrics.enis_captured.clone(),
@@ -267,10 +275,13 @@ impl Metrics {
         self.windows.inc();
     }
 
-    /// A flow log has a window, with so many records.
-    pub fn delivered(&self, flow_log: &str, records: u64) {
+    /// A flow log has a window, of which so much was written.
+    pub(crate) fn delivered(&self, flow_log: &str, written: &Written) {
         let labels = FlowLogLabels::new(flow_log);
-        self.records.get_or_create(&labels).inc_by(records);
+        self.records.get_or_create(&labels).inc_by(written.records);
+        self.dropped_late
+            .get_or_create(&labels)
+            .inc_by(written.dropped_late);
         self.standing.delivered(&labels);
     }
 

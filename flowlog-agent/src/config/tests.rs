@@ -367,7 +367,7 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             log("fields = ['tcp-flags',\n'srcaddr']"),
-            "8: `fields` is 'srcaddr': allowed are region, tcp-flags, type and batch-id, for the default fields are there anyway",
+            "8: `fields` is 'srcaddr': allowed are region, tcp-flags, type, reject-reason, security-group-rule-id and batch-id, for the default fields are there anyway",
         ),
         (
             log("fields = ['type', 'type']"),
@@ -387,7 +387,7 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             log("template = '${end'"),
-            "7: `template` is '${end': `${` at character 1 has no `}`: allowed are version, vswitch-id, vm-id, vpc-id, account-id, eni-id, srcaddr, srcport, dstaddr, dstport, protocol, direction, packets, bytes, start, end, log-status, action, region, tcp-flags, type and batch-id in `${…}`",
+            "7: `template` is '${end': `${` at character 1 has no `}`: allowed are version, vswitch-id, vm-id, vpc-id, account-id, eni-id, srcaddr, srcport, dstaddr, dstport, protocol, direction, packets, bytes, start, end, log-status, action, region, tcp-flags, type, reject-reason, security-group-rule-id and batch-id in `${…}`",
         ),
         (
             destination("type = 'kafka'"),

@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(block[16..20], [4, 3, 2, 1]);
         assert_eq!(block[20..52], [[0xa1; 16], [0xb2; 16]].concat());
         assert_eq!(block[52..60], [1, 2, 3, 4, 6, 1, 1, 0]);
-        assert_eq!(block[60..64], [0x12, 0, 0, 0]);
+        assert_eq!(block[60..64], [0x12, 44, 1, 0]);
         assert_eq!(block[64..72], [4, 3, 0, 0, 0, 0, 0, 0]);
         assert_eq!(block[72..], [6, 5, 0, 0, 0, 0, 0, 0]);
         assert!(is_sound(Family::V6, PLACE, 1, &block));

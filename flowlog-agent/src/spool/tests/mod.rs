@@ -129,6 +129,14 @@ fn by_key<K: FlowKey>(flows: Vec<Flow<K>>) -> Vec<Flow<K>> {
     by_key.into_values().collect()
 }
 
+/// Extras, and nothing else.
+fn kept(extras: serde_json::Value) -> Kept {
+    Kept {
+        extras,
+        ..Kept::default()
+    }
+}
+
 fn flow_v4(slot: u32, host: u8, direction: u8, packets: u64) -> Flow<FlowKeyV4> {
     Flow {
         key: FlowKeyV4 {
@@ -293,7 +301,7 @@ impl Lab {
         writer.v4(counted.v4.iter().copied());
         writer.v6(counted.v6.iter().copied());
         let extras = serde_json::json!(sequence);
-        let committed = writer.commit(mark(sequence), &counted.skipped, |_| extras)?;
+        let committed = writer.commit(mark(sequence), &counted.skipped, |_| kept(extras))?;
         assert_eq!(committed.sequence, sequence);
         assert_eq!(committed.volumes, counted.flows());
         self.drains.insert(sequence, counted.clone());
