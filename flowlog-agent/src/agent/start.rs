@@ -286,7 +286,9 @@ impl Agent {
             let captured = enis.into_iter().filter(|eni| eni.gone_at_ns.is_none());
             self.ledger
                 .lose_counters(captured.map(|stored| stored.eni.eni_id));
-        } else if left == Pins::New || !same_boot {
+        } else if !same_boot
+            || (left == Pins::New && !self.adopted.iter().any(Adopted::is_in_ledger))
+        {
             self.ledger.released_all();
         }
         // Also where nothing was left, so that the spool has a state before anything is counted.

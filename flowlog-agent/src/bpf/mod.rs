@@ -33,7 +33,7 @@ pub use identities::Identities;
 pub use object::built_in_object;
 pub use object::{EniConstants, pin_folder};
 #[cfg(test)]
-pub(crate) use other_version::tests::filled as filled_version_1;
+pub(crate) use other_version::tests::{RING_OF_VERSION_2, filled as filled_other_version};
 pub use other_version::{OtherCounters, OtherPins};
 pub use overflow::{OverflowPacket, OverflowRing};
 #[cfg(test)]
