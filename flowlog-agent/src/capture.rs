@@ -305,6 +305,7 @@ impl Capture {
             host_side: entry.side == Side::Host,
             ethernet: LINK_TYPES_WITH_ETHERNET.contains(&device.link_type),
             xdp_mtu: 0,
+            ..EniConstants::default()
         };
         let plan = AttachPlan {
             xdp: entry.hook == inventory::Hook::Xdp,

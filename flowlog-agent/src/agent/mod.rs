@@ -231,7 +231,7 @@ impl Agent {
             _ = self.signals.terminate.recv() => Event::End("SIGTERM"),
             _ = self.signals.interrupt.recv() => Event::End("interrupted"),
             () = self.alarm.wait() => Event::Due,
-            () = self.wake.wait() => Event::HalfFull,
+            _woken = self.wake.wait() => Event::HalfFull,
             event = self.discovery.next() => Event::Device(event),
             _ = self.signals.hangup.recv() => Event::Reload,
             () = self.inventory_watch.changed() => Event::InventoryChanged,

@@ -16,7 +16,10 @@ mod object;
 mod other_version;
 mod overflow;
 pub mod pins;
+mod policies;
 mod ring;
+mod rules;
+mod sessions;
 mod sys;
 #[cfg(test)]
 mod testing;
@@ -36,6 +39,8 @@ pub use object::{EniConstants, pin_folder};
 pub(crate) use other_version::tests::{RING_OF_VERSION_2, filled as filled_other_version};
 pub use other_version::{OtherCounters, OtherPins};
 pub use overflow::{OverflowPacket, OverflowRing};
+pub use policies::{Applied, Policies};
+pub use sessions::{Sessions, Swept};
 #[cfg(test)]
 pub(crate) use testing::TestPins;
-pub use wake::Wake;
+pub use wake::{Wake, Woken};

@@ -6,6 +6,7 @@ use aya::{
     programs::{SchedClassifier, Xdp},
 };
 use flowlog_common::{ABI_VERSION, OVERFLOW_RING_BYTES};
+use flowlog_model::security_group::{SecurityMode, session::WhenFull};
 
 use super::error::BpfError;
 use crate::failpoint;
@@ -26,8 +27,13 @@ const ABI_FOLDER: &str = "abi-";
 /// Name of the overflow ring.
 pub(super) const OVERFLOW: &str = "OVERFLOW";
 
+/// Name of the map of sessions.
+pub(super) const SESSIONS: &str = "SESSIONS";
+/// Name of the map of the sessions' room.
+pub(super) const SESSION_ROOM: &str = "SESSION_ROOM";
+
 /// The maps that all ENIs share.
-const SHARED_MAPS: [&str; 8] = [
+const SHARED_MAPS: [&str; 14] = [
     "ACTIVE",
     "FLOWS_V4",
     "FLOWS_V6",
@@ -36,6 +42,12 @@ const SHARED_MAPS: [&str; 8] = [
     "WAKE",
     OVERFLOW,
     "FRAGMENTS",
+    "POLICIES",
+    "TABLES",
+    "VECTORS",
+    "PREFIXES",
+    SESSIONS,
+    SESSION_ROOM,
 ];
 
 /// Program names, as listed by `bpftool prog`.
@@ -56,6 +68,10 @@ pub struct EniConstants {
     pub ethernet: bool,
     /// The device's MTU in octets where generic XDP may be handed merged segments, else 0.
     pub xdp_mtu: u32,
+    /// What is done with the security groups' verdict.
+    pub security_mode: SecurityMode,
+    /// What becomes of accepted packets for whose session there is no room.
+    pub when_full: WhenFull,
 }
 
 /// The folder of the pins of this ABI.
@@ -84,6 +100,12 @@ pub(super) fn load_with_ring(
 ) -> Result<Ebpf, BpfError> {
     let host_side = u8::from(constants.host_side);
     let ethernet = u8::from(constants.ethernet);
+    let mode: u8 = match constants.security_mode {
+        SecurityMode::Off => 0,
+        SecurityMode::Observe => 1,
+        SecurityMode::Enforce => 2,
+    };
+    let when_full = u8::from(constants.when_full == WhenFull::Reject);
     let pins = SHARED_MAPS.map(|name| (name, pin_folder.join(name)));
     let mut loader = EbpfLoader::new();
     // The programs use no kernel type, so the kernel's own BTF (megabytes of it) need not be kept.
@@ -96,7 +118,9 @@ pub(super) fn load_with_ring(
         .override_global("ENI", &constants.slot, true)
         .override_global("HOST_SIDE", &host_side, true)
         .override_global("ETHERNET", &ethernet, true)
-        .override_global("XDP_MTU", &constants.xdp_mtu, true);
+        .override_global("XDP_MTU", &constants.xdp_mtu, true)
+        .override_global("SECURITY_MODE", &mode, true)
+        .override_global("WHEN_FULL", &when_full, true);
     loader
         .load(&failpoint::object(OBJECT))
         .map_err(BpfError::Load)
