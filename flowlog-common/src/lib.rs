@@ -281,6 +281,10 @@ macro_rules! assert_layout {
     };
 }
 
+mod netfilter;
+
+pub use netfilter::{Device, DeviceKey, KernelLayout, MAX_DEVICES};
+
 assert_layout! {
     FlowKeyV4: 20, 4;
     FlowKeyV6: 44, 4;

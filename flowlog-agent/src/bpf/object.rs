@@ -2,10 +2,10 @@
 use std::path::{Path, PathBuf};
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, Pod,
     programs::{SchedClassifier, Xdp},
 };
-use flowlog_common::{ABI_VERSION, OVERFLOW_RING_BYTES};
+use flowlog_common::{ABI_VERSION, KernelLayout, OVERFLOW_RING_BYTES};
 
 use super::error::BpfError;
 use crate::failpoint;
@@ -26,8 +26,13 @@ const ABI_FOLDER: &str = "abi-";
 /// Name of the overflow ring.
 pub(super) const OVERFLOW: &str = "OVERFLOW";
 
-/// The maps that all ENIs share.
-const SHARED_MAPS: [&str; 8] = [
+/// Name of the map of the devices that are ENIs.
+pub(super) const DEVICES: &str = "DEVICES";
+/// Name of the map that has the program of netfilter's verdicts.
+pub(super) const VERDICTS: &str = "VERDICTS";
+
+/// The maps that all programs share.
+const SHARED_MAPS: [&str; 10] = [
     "ACTIVE",
     "FLOWS_V4",
     "FLOWS_V6",
@@ -36,6 +41,8 @@ const SHARED_MAPS: [&str; 8] = [
     "WAKE",
     OVERFLOW,
     "FRAGMENTS",
+    DEVICES,
+    VERDICTS,
 ];
 
 /// Program names, as listed by `bpftool prog`.
@@ -44,6 +51,11 @@ pub(super) const INGRESS: &str = "flowlog_ingress";
 pub(super) const EGRESS: &str = "flowlog_egress";
 /// See [`INGRESS`].
 pub(super) const XDP: &str = "flowlog_xdp";
+
+/// The program that sees all drops of the host.
+pub(super) const DROPS: &str = "flowlog_drops";
+/// What it goes on with, for those of netfilter.
+pub(super) const VERDICT: &str = "flowlog_verdict";
 
 /// What is compiled into the programs of one ENI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +110,28 @@ pub(super) fn load_with_ring(
         .override_global("ETHERNET", &ethernet, true)
         .override_global("XDP_MTU", &constants.xdp_mtu, true);
     loader
+        .load(&failpoint::object(OBJECT))
+        .map_err(BpfError::Load)
+}
+
+/// The kernel's layout as the programs' constant.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Layout(KernelLayout);
+// SAFETY: integers without padding, as its size that is asserted where it is defined says.
+unsafe impl Pod for Layout {}
+
+/// Loads the object for the programs that the host has one of. The maps must be pinned already.
+pub(super) fn load_for_host(pin_folder: &Path, layout: KernelLayout) -> Result<Ebpf, BpfError> {
+    let layout = Layout(layout);
+    let pins = SHARED_MAPS.map(|name| (name, pin_folder.join(name)));
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    for (name, path) in &pins {
+        loader.map_pin_path(name, path.as_path());
+    }
+    loader
+        .override_global("KERNEL", &layout, true)
         .load(&failpoint::object(OBJECT))
         .map_err(BpfError::Load)
 }
