@@ -289,6 +289,10 @@ pub struct FragmentPorts {
     pub identifier: [u8; 2],
 }
 
+mod netfilter;
+
+pub use netfilter::{Device, DeviceKey, KernelLayout, MAX_DEVICES};
+
 assert_layout! {
     FlowKeyV4: 20, 4;
     FlowKeyV6: 44, 4;

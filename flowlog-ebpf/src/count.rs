@@ -93,10 +93,10 @@ pub struct Counted<K> {
 }
 
 /// Where to count.
-struct Place {
-    generation: u32,
-    family: u32,
-    direction: u8,
+pub struct Place {
+    pub generation: u32,
+    pub family: u32,
+    pub direction: u8,
 }
 
 impl<K> Counted<K> {
@@ -154,7 +154,7 @@ impl<K> Counted<K> {
     }
 
     #[inline(always)]
-    fn add_to(&self, counters: *mut FlowCounters) {
+    pub fn add_to(&self, counters: *mut FlowCounters) {
         // SAFETY: a live map value: entries of the active generation are never deleted.
         unsafe {
             atomic::add(&raw mut (*counters).packets, self.volume.packets);
@@ -180,7 +180,7 @@ impl<K> Counted<K> {
 
 /// Tells user space once when the map passes half full.
 #[inline(always)]
-fn inserted(place: &Place) {
+pub fn inserted(place: &Place) {
     let Some(occupancy) = OCCUPANCY.get_ptr_mut(place.generation * 2 + place.family) else {
         return;
     };

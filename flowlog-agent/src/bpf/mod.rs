@@ -12,6 +12,9 @@ mod direction;
 mod error;
 pub mod floor;
 mod identities;
+mod kernel_layout;
+mod kernel_types;
+pub mod netfilter;
 mod object;
 mod other_version;
 mod overflow;
@@ -32,6 +35,7 @@ pub use counters::{Counters, Fill, MapSizes, Still};
 pub use direction::DeviceDirection;
 pub use error::BpfError;
 pub use identities::Identities;
+pub use netfilter::{NetfilterDrops, NoVerdicts};
 #[cfg(feature = "failpoints")]
 pub use object::built_in_object;
 pub use object::{EniConstants, pin_folder};

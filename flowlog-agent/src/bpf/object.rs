@@ -2,10 +2,10 @@
 use std::path::{Path, PathBuf};
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, Pod,
     programs::{SchedClassifier, Xdp},
 };
-use flowlog_common::{ABI_VERSION, OVERFLOW_RING_BYTES};
+use flowlog_common::{ABI_VERSION, KernelLayout, OVERFLOW_RING_BYTES};
 use flowlog_model::security_group::{SecurityMode, session::WhenFull};
 
 use super::error::BpfError;
@@ -32,8 +32,13 @@ pub(super) const SESSIONS: &str = "SESSIONS";
 /// Name of the map of the sessions' room.
 pub(super) const SESSION_ROOM: &str = "SESSION_ROOM";
 
-/// The maps that all ENIs share.
-const SHARED_MAPS: [&str; 14] = [
+/// Name of the map of the devices that are ENIs.
+pub(super) const DEVICES: &str = "DEVICES";
+/// Name of the map that has the program of netfilter's verdicts.
+pub(super) const VERDICTS: &str = "VERDICTS";
+
+/// The maps that all programs share.
+const SHARED_MAPS: [&str; 16] = [
     "ACTIVE",
     "FLOWS_V4",
     "FLOWS_V6",
@@ -48,6 +53,8 @@ const SHARED_MAPS: [&str; 14] = [
     "PREFIXES",
     SESSIONS,
     SESSION_ROOM,
+    DEVICES,
+    VERDICTS,
 ];
 
 /// Program names, as listed by `bpftool prog`.
@@ -56,6 +63,11 @@ pub(super) const INGRESS: &str = "flowlog_ingress";
 pub(super) const EGRESS: &str = "flowlog_egress";
 /// See [`INGRESS`].
 pub(super) const XDP: &str = "flowlog_xdp";
+
+/// The program that sees all drops of the host.
+pub(super) const DROPS: &str = "flowlog_drops";
+/// What it goes on with, for those of netfilter.
+pub(super) const VERDICT: &str = "flowlog_verdict";
 
 /// What is compiled into the programs of one ENI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,6 +134,28 @@ pub(super) fn load_with_ring(
         .override_global("SECURITY_MODE", &mode, true)
         .override_global("WHEN_FULL", &when_full, true);
     loader
+        .load(&failpoint::object(OBJECT))
+        .map_err(BpfError::Load)
+}
+
+/// The kernel's layout as the programs' constant.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Layout(KernelLayout);
+// SAFETY: integers without padding, as its size that is asserted where it is defined says.
+unsafe impl Pod for Layout {}
+
+/// Loads the object for the programs that the host has one of. The maps must be pinned already.
+pub(super) fn load_for_host(pin_folder: &Path, layout: KernelLayout) -> Result<Ebpf, BpfError> {
+    let layout = Layout(layout);
+    let pins = SHARED_MAPS.map(|name| (name, pin_folder.join(name)));
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    for (name, path) in &pins {
+        loader.map_pin_path(name, path.as_path());
+    }
+    loader
+        .override_global("KERNEL", &layout, true)
         .load(&failpoint::object(OBJECT))
         .map_err(BpfError::Load)
 }

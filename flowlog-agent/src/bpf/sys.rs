@@ -33,6 +33,8 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 pub(super) const MAP_TYPE_HASH: u32 = 1;
 /// `BPF_MAP_TYPE_ARRAY`.
 pub(super) const MAP_TYPE_ARRAY: u32 = 2;
+/// `BPF_MAP_TYPE_PROG_ARRAY`.
+pub(super) const MAP_TYPE_PROGRAM_ARRAY: u32 = 3;
 /// `BPF_MAP_TYPE_LPM_TRIE`.
 pub(super) const MAP_TYPE_LPM_TRIE: u32 = 11;
 /// `BPF_MAP_TYPE_ARRAY_OF_MAPS`.
@@ -284,7 +286,7 @@ struct Obj {
     file_flags: u32,
 }
 
-/// Opens a pinned map.
+/// Opens a pinned map, program or link.
 ///
 /// # Errors
 ///
@@ -388,6 +390,35 @@ pub(super) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
     let mut attr = InfoByFd {
         bpf_fd: map.as_raw_fd() as u32,
         info_len: size_of::<MapInfo>() as u32,
+        info: &raw mut info as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info)
+}
+
+/// What the kernel says of a program: the end of what is read of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ProgramInfo {
+    /// What else it says, with pointers that stay 0 so that the kernel writes nothing where they point to.
+    before: [u64; 24],
+    /// Time spent in runs, and their number, while statistics were on.
+    pub(super) run_time_ns: u64,
+    pub(super) run_count: u64,
+    /// How often it was not run, for it was running on that CPU already. 0 before Linux 5.12.
+    pub(super) recursion_misses: u64,
+}
+
+/// Asks for a program's statistics.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
+    let mut info = ProgramInfo::default();
+    let mut attr = InfoByFd {
+        bpf_fd: program.as_raw_fd() as u32,
+        info_len: size_of::<ProgramInfo>() as u32,
         info: &raw mut info as u64,
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
