@@ -32,7 +32,7 @@ use crate::{
     drain::{Drain, Drainer},
     sink::Written,
     slots::EniTable,
-    status::{Conservation, Loss, SinkStatus, SpoolStatus},
+    status::{Conservation, Loss, SecurityStatus, SinkStatus, SpoolStatus},
 };
 use standing::StandingMetrics;
 
@@ -92,6 +92,8 @@ pub struct Standing<'a> {
     pub sinks: &'a [SinkStatus],
     /// What is in no record, by cause, since the spool was made.
     pub losses: &'a [Loss],
+    /// What judges packets.
+    pub security: &'a SecurityStatus,
 }
 
 /// All metrics of the agent.
@@ -100,6 +102,8 @@ pub struct Metrics {
     packets: Family<EniLabels, Counter>,
     bytes: Family<EniLabels, Counter>,
     not_in_flow: Family<NotInFlowLabels, Counter>,
+    without_session: Family<EniLabels, Counter>,
+    unmatched_drops: Family<EniLabels, Counter>,
     map_flows: Family<FamilyLabels, Gauge>,
     map_entries: Family<FamilyLabels, Gauge>,
     program_runs: Family<ProgramLabels, Gauge>,
@@ -125,6 +129,8 @@ impl Metrics {
             packets: Family::default(),
             bytes: Family::default(),
             not_in_flow: Family::default(),
+            without_session: Family::default(),
+            unmatched_drops: Family::default(),
             map_flows: Family::default(),
             map_entries: Family::default(),
             program_runs: Family::default(),
@@ -157,6 +163,16 @@ impl Metrics {
             "packets_not_in_flow",
             "Packets that are in no flow, by cause: map_full and unparsable become SKIPDATA; not_ip is not part of a flow log",
             metrics.not_in_flow.clone(),
+        );
+        r.register(
+            "packets_without_session",
+            "Packets for whose session there was no room",
+            metrics.without_session.clone(),
+        );
+        r.register(
+            "packets_dropped_unmatched",
+            "Packets that netfilter dropped and whose flow could not be told",
+            metrics.unmatched_drops.clone(),
         );
         r.register(
             "flow_map_flows",
@@ -250,6 +266,18 @@ impl Metrics {
             }
         }
         for (index, counters) in (0_u32..).zip(&drain.aside) {
+            for (family, packets) in [
+                (&self.without_session, counters.without_session),
+                (&self.unmatched_drops, counters.unmatched_drops),
+            ] {
+                if packets > 0
+                    && let Some(eni) = eni_id(index / 2)
+                {
+                    let direction = direction((index % 2) as u8);
+                    let labels = EniLabels { eni, direction };
+                    family.get_or_create(&labels).inc_by(packets);
+                }
+            }
             let causes = [
                 ("map_full", counters.map_full),
                 ("unparsable", counters.unparsable),
@@ -305,6 +333,7 @@ impl Metrics {
         self.standing.set_spool(standing.spool);
         self.standing.set_sinks(standing.sinks);
         self.standing.set_losses(standing.losses);
+        self.standing.set_security(standing.security);
         let mut text = String::new();
         match encode(&mut text, &self.registry) {
             Ok(()) => text,

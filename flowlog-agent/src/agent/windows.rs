@@ -10,7 +10,7 @@ use crate::{
     failpoint,
     ledger::Cause,
     slots::CapturedEnis,
-    spool::{Closing, Compacted, GivenUp, Lost, RuleIds, SpoolError},
+    spool::{Closing, Compacted, GivenUp, Lost, SpoolError},
     windows::Closed,
 };
 
@@ -127,7 +127,7 @@ impl Agent {
             };
             let enis = self.capture.enis().by_slot;
             let mut books = Books {
-                rule_ids: &|_| RuleIds::new(),
+                rule_ids: &|rules| self.capture.security().rule_ids(rules),
                 ledger: &mut self.ledger,
                 enis: &enis,
                 now: &|| now,
@@ -151,7 +151,7 @@ impl Agent {
         let began = now();
         let enis = self.capture.enis();
         let books = Books {
-            rule_ids: &|_| RuleIds::new(),
+            rule_ids: &|rules| self.capture.security().rule_ids(rules),
             ledger: &mut self.ledger,
             enis: &enis.by_slot,
             now: &now,
@@ -160,7 +160,7 @@ impl Agent {
             self.drained(&drain, &enis, began, Why::Early);
         }
         let books = Books {
-            rule_ids: &|_| RuleIds::new(),
+            rule_ids: &|rules| self.capture.security().rule_ids(rules),
             ledger: &mut self.ledger,
             enis: &enis.by_slot,
             now: &now,
@@ -168,12 +168,17 @@ impl Agent {
         let closes = why == Why::WindowDue;
         let drain = self.drainer.drain(&mut self.spool, books, closes)?;
         self.drained(&drain, &enis, began, why);
+        self.capture.security_mut().drained();
         Ok(())
     }
 
     fn drained(&mut self, drain: &Drain, enis: &CapturedEnis, began: Duration, why: Why) {
         if self.adopted.is_empty() {
             self.ledger.settle();
+        }
+        for counters in &drain.aside {
+            self.packets_without_session += counters.without_session;
+            self.unmatched_drops += counters.unmatched_drops;
         }
         let seconds = (self.clock.now().boot - began).as_secs_f64();
         self.metrics

@@ -13,7 +13,7 @@ use nix::{
 
 use super::{Finding, Wishes, attach};
 use crate::bpf::{
-    BpfError, EniConstants, MapSizes, Wake, pins,
+    BpfError, EniConstants, MapSizes, NetfilterDrops, Wake, pins,
     trial::{SkbMetadata, Trial, TrialProgram},
 };
 
@@ -136,7 +136,20 @@ fn programs(folder: &Path, wishes: &Wishes<'_>) -> Vec<Finding> {
         wake(folder),
     ];
     findings.extend(attach::findings(folder, constants, wishes));
+    findings.extend(wishes.netfilter.then(|| netfilter(folder)));
     findings
+}
+
+fn netfilter(folder: &Path) -> Finding {
+    let check = "netfilter's drops";
+    let attached =
+        NetfilterDrops::attach(folder).and_then(|drops| drops.detach().map_err(Into::into));
+    match attached {
+        Ok(()) => Finding::ok(check, "the kernel tells of them"),
+        Err(error) => Finding::warn(check, with_causes(&error)).so(
+            "what the host's firewall drops is recorded as ACCEPT if it comes in, and not at all if it goes out; all else works",
+        ),
+    }
 }
 
 fn refused(error: &BpfError) -> Finding {
