@@ -20,27 +20,50 @@ pub struct Address(pub u64);
 // SAFETY: an integer.
 unsafe impl Plain for Address {}
 
+/// Octets are read eight at a time, which the verifier wants aligned.
+#[repr(C, align(8))]
+struct OnStack<T>(T);
+
 impl Address {
-    /// Reads what is there; `None` if nothing is.
+    /// Reads what is there, and zeros where nothing is: then the next address that is read there is 0 too, and so what follows.
     #[inline(always)]
-    pub fn read<T: Plain>(self, offset: u32) -> Option<T> {
-        let mut value = MaybeUninit::<T>::uninit();
-        // SAFETY: the buffer is as long as is said; the helper checks the address, and fills all of the buffer whatever the result.
-        let result = unsafe {
+    pub fn read<T: Plain>(self, offset: u32) -> T {
+        let mut buffer = MaybeUninit::<OnStack<T>>::uninit();
+        let from = buffer.as_mut_ptr().cast::<T>();
+        // SAFETY: the buffer is as long as is said; the helper checks the address, and fills the buffer with zeros if it is none.
+        unsafe {
             bpf_probe_read_kernel(
-                value.as_mut_ptr().cast(),
+                from.cast(),
                 size_of::<T>() as u32,
                 (self.0 + u64::from(offset)) as *const c_void,
             )
         };
-        // SAFETY: filled.
-        (result == 0).then(|| unsafe { value.assume_init() })
+        if align_of::<T>() != 4 {
+            // SAFETY: filled.
+            return unsafe { from.read() };
+        }
+        // Word by word: the compiler would make one word of two, across what the verifier takes to be aligned on the stack.
+        let mut value = MaybeUninit::<T>::uninit();
+        for word in 0..size_of::<T>() / 4 {
+            // SAFETY: both are of so many words; filled.
+            unsafe {
+                let word_read = from.cast::<u32>().add(word).read_volatile();
+                value.as_mut_ptr().cast::<u32>().add(word).write(word_read);
+            }
+        }
+        // SAFETY: written.
+        unsafe { value.assume_init() }
     }
 
-    /// Likewise, where it is another address: `None` also if that is none.
+    /// The address that is there.
     #[inline(always)]
-    pub fn follow(self, offset: u32) -> Option<Self> {
-        self.read::<Self>(offset).filter(|address| address.0 != 0)
+    pub fn follow(self, offset: u32) -> Self {
+        self.read(offset)
+    }
+
+    #[inline(always)]
+    pub fn is_none(self) -> bool {
+        self.0 == 0
     }
 }
 

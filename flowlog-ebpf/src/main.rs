@@ -30,6 +30,7 @@ mod link;
 mod maps;
 mod netfilter;
 mod packet;
+mod received;
 mod transport;
 mod tunnel;
 

@@ -26,6 +26,7 @@ use crate::{
     link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, MAX_VLAN_TAGS, is_vlan},
     maps::{ACTIVE, ENIS, FLOWS_V4, FLOWS_V6, Flows, OVERFLOW},
     packet::{MAX_OFFSET, Packet as _},
+    received::Received,
 };
 
 /// The devices that are ENIs.
@@ -78,48 +79,51 @@ struct EniPlace {
 /// Of which ENI a packet is. One that came in by an ENI is of that one alone, wherever it was to go.
 #[inline(always)]
 fn place(skb: Address) -> Option<EniPlace> {
-    let protocol = u16::from_be(skb.read(layout!(skb_protocol))?);
+    let protocol = u16::from_be(skb.read(layout!(skb_protocol)));
     if protocol != ETHERTYPE_IPV4 && protocol != ETHERTYPE_IPV6 && !is_vlan(protocol) {
         return None;
     }
+    let received_by: u32 = skb.read(layout!(skb_iif));
     let device = skb.follow(layout!(skb_dev));
     let destination = destination(skb);
-    let namespace = namespace(device.or(destination)?)?;
-    let received_by: u32 = skb.read(layout!(skb_iif))?;
-    if received_by != 0
-        && let Some(eni) = eni(namespace, received_by)
-    {
-        return new_place(eni, true);
-    }
-    // Locally made and not yet given to a device; or else what is told beside the device that it came in by.
-    let mut output = device.or(destination)?;
-    let mut index: u32 = output.read(layout!(device_index))?;
+    // What is made here has no device yet in OUTPUT.
+    let mut output = if device.is_none() {
+        destination
+    } else {
+        device
+    };
+    let namespace = namespace(output);
     if received_by != 0 {
+        if let Some(eni) = eni(namespace, received_by) {
+            return new_place(eni, true);
+        }
+        let index: u32 = output.read(layout!(device_index));
         if index == received_by {
-            output = destination?;
-            index = output.read(layout!(device_index))?;
+            output = destination;
         }
-        // Where packets to this host go, which no device sends.
-        if index == LOOPBACK {
-            return None;
-        }
+    }
+    let index: u32 = output.read(layout!(device_index));
+    // What came in for this host has a route to there, by which no device sends it.
+    if received_by != 0 && index == LOOPBACK {
+        return None;
     }
     new_place(eni(namespace, index)?, false)
 }
 
 /// The device that a packet's route leads to, if it has one.
 #[inline(always)]
-fn destination(skb: Address) -> Option<Address> {
+fn destination(skb: Address) -> Address {
     /// `SKB_DST_NOREF` of include/linux/skbuff.h.
     const NOT_COUNTED: u64 = 1;
-    let Address(destination) = skb.follow(layout!(skb_dst))?;
+    let Address(destination) = skb.follow(layout!(skb_dst));
     Address(destination & !NOT_COUNTED).follow(layout!(dst_dev))
 }
 
+/// Inode number of a device's namespace.
 #[inline(always)]
-fn namespace(device: Address) -> Option<u32> {
+fn namespace(device: Address) -> u32 {
     device
-        .follow(layout!(device_namespace))?
+        .follow(layout!(device_namespace))
         .read(layout!(namespace_inode))
 }
 
@@ -152,8 +156,9 @@ fn new_place(eni: Device, after: bool) -> Option<EniPlace> {
 /// `None` if its flow cannot be told.
 #[inline(always)]
 fn count(skb: Address, place: &EniPlace) -> Option<()> {
-    let packet = Dropped::new(skb, place.slot)?;
-    let mut protocol = u16::from_be(skb.read(layout!(skb_protocol))?);
+    let zero = place.zero;
+    let packet = Dropped::new(skb, place.slot);
+    let mut protocol = u16::from_be(skb.read(layout!(skb_protocol)));
     let mut offset = 0;
     for _ in 0..MAX_VLAN_TAGS {
         if is_vlan(protocol) {
@@ -161,19 +166,21 @@ fn count(skb: Address, place: &EniPlace) -> Option<()> {
             offset += 4;
         }
     }
-    let offset = (offset + place.zero) & MAX_OFFSET;
+    let offset = (offset + zero) & MAX_OFFSET;
     match protocol {
         ETHERTYPE_IPV4 => {
-            let mut counted = ipv4::read(&packet, offset, place.zero, place.direction)?;
+            let received = Received::new(skb, &packet, layout!(ipv4_frag_max_size), zero);
+            let mut counted = ipv4::read(&packet, offset, zero, place.direction)?;
             if place.after {
-                packet.as_received_v4(&mut counted);
+                received.apply_v4(&packet, &mut counted);
             }
             add(counted, &FLOWS_V4, FAMILY_V4, place);
         }
         ETHERTYPE_IPV6 => {
-            let mut counted = ipv6::read(&packet, offset, place.zero, place.direction)?;
+            let received = Received::new(skb, &packet, layout!(ipv6_frag_max_size), zero);
+            let mut counted = ipv6::read(&packet, offset, zero, place.direction)?;
             if place.after {
-                packet.as_received_v6(&mut counted);
+                received.apply_v6(&mut counted);
             }
             add(counted, &FLOWS_V6, FAMILY_V6, place);
         }
