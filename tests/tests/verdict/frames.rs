@@ -22,7 +22,9 @@ pub(crate) fn frame(from: &EndPlan, to: &EndPlan, flow: &FlowTuple) -> Vec<u8> {
     let mut frame = Vec::new();
     let payload = [0x5a; 20];
     match flow.protocol {
-        1 => ip.icmpv4_echo_request(ECHO_ID, 1).write(&mut frame, &payload),
+        1 => ip
+            .icmpv4_echo_request(ECHO_ID, 1)
+            .write(&mut frame, &payload),
         6 => ip
             .tcp(flow.src_port, flow.dst_port, 1, 1024)
             .syn()
@@ -30,7 +32,9 @@ pub(crate) fn frame(from: &EndPlan, to: &EndPlan, flow: &FlowTuple) -> Vec<u8> {
         17 => ip
             .udp(flow.src_port, flow.dst_port)
             .write(&mut frame, &payload),
-        58 => ip.icmpv6_echo_request(ECHO_ID, 1).write(&mut frame, &payload),
+        58 => ip
+            .icmpv6_echo_request(ECHO_ID, 1)
+            .write(&mut frame, &payload),
         other => {
             let ports = [flow.src_port.to_be_bytes(), flow.dst_port.to_be_bytes()].concat();
             let payload = [&ports[..], &payload].concat();

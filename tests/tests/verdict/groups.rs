@@ -96,20 +96,56 @@ address-family = "IPv6"
 entry = [{ cidr = "2001:db8:bad::/48" }]
 "#,
     packets: &[
-        ("tcp 198.51.100.1:40001 > 10.88.0.10:80 in", ACCEPT, "sgr-web"),
-        ("tcp 198.51.100.1:40002 > 10.88.0.10:443 in", ACCEPT, "sgr-web"),
-        ("tcp 198.51.100.1:40003 > 10.88.0.10:444 in", REJECT, DEFAULT),
+        (
+            "tcp 198.51.100.1:40001 > 10.88.0.10:80 in",
+            ACCEPT,
+            "sgr-web",
+        ),
+        (
+            "tcp 198.51.100.1:40002 > 10.88.0.10:443 in",
+            ACCEPT,
+            "sgr-web",
+        ),
+        (
+            "tcp 198.51.100.1:40003 > 10.88.0.10:444 in",
+            REJECT,
+            DEFAULT,
+        ),
         ("tcp 198.51.100.1:40004 > 10.88.0.10:79 in", REJECT, DEFAULT),
         // Equal priority: drop wins. A lower priority does not.
-        ("tcp 192.0.2.7:40005 > 10.88.0.10:80 in", REJECT, "sgr-not-these"),
+        (
+            "tcp 192.0.2.7:40005 > 10.88.0.10:80 in",
+            REJECT,
+            "sgr-not-these",
+        ),
         ("tcp 192.0.2.7:40006 > 10.88.0.10:443 in", ACCEPT, "sgr-web"),
-        ("tcp [2001:db8::7]:40007 > [fd00:88::10]:443 in", ACCEPT, "sgr-web-6"),
-        ("tcp [2001:db9::7]:40008 > [fd00:88::10]:443 in", REJECT, DEFAULT),
+        (
+            "tcp [2001:db8::7]:40007 > [fd00:88::10]:443 in",
+            ACCEPT,
+            "sgr-web-6",
+        ),
+        (
+            "tcp [2001:db9::7]:40008 > [fd00:88::10]:443 in",
+            REJECT,
+            DEFAULT,
+        ),
         ("tcp 10.88.9.9:40009 > 10.88.0.10:22 in", ACCEPT, "sgr-ssh"),
         ("tcp 10.88.9.8:40010 > 10.88.0.10:22 in", REJECT, DEFAULT),
-        ("udp 198.51.100.53:40011 > 10.88.0.10:53 in", ACCEPT, "sgr-list"),
-        ("udp 203.0.113.200:40012 > 10.88.0.10:53 in", ACCEPT, "sgr-list"),
-        ("udp 203.0.113.100:40013 > 10.88.0.10:53 in", ACCEPT, "sgr-all"),
+        (
+            "udp 198.51.100.53:40011 > 10.88.0.10:53 in",
+            ACCEPT,
+            "sgr-list",
+        ),
+        (
+            "udp 203.0.113.200:40012 > 10.88.0.10:53 in",
+            ACCEPT,
+            "sgr-list",
+        ),
+        (
+            "udp 203.0.113.100:40013 > 10.88.0.10:53 in",
+            ACCEPT,
+            "sgr-all",
+        ),
         ("udp 10.1.2.3:123 > 10.88.0.10:123 in", ACCEPT, "sgr-ntp"),
         ("udp 10.1.2.3:124 > 10.88.0.10:123 in", REJECT, DEFAULT),
         ("udp 10.1.2.3:123 > 10.88.0.13:123 in", REJECT, DEFAULT),
@@ -119,21 +155,53 @@ entry = [{ cidr = "2001:db8:bad::/48" }]
         ("icmpv6 2001:db9::9 > fd00:88::10 in", REJECT, DEFAULT),
         ("gre 198.51.100.7 > 10.88.0.10 in", ACCEPT, "sgr-gre"),
         ("gre 198.51.100.8 > 10.88.0.10 in", REJECT, DEFAULT),
-        ("132 198.51.100.7:40014 > 10.88.0.10:2905 in", ACCEPT, "sgr-sctp"),
-        ("132 198.51.100.7:40015 > 10.88.0.10:2906 in", REJECT, DEFAULT),
+        (
+            "132 198.51.100.7:40014 > 10.88.0.10:2905 in",
+            ACCEPT,
+            "sgr-sctp",
+        ),
+        (
+            "132 198.51.100.7:40015 > 10.88.0.10:2906 in",
+            REJECT,
+            DEFAULT,
+        ),
         ("50 198.51.100.7 > 10.88.0.10 in", ACCEPT, "sgr-esp"),
         ("51 198.51.100.7 > 10.88.0.10 in", REJECT, DEFAULT),
         ("51 203.0.113.7 > 10.88.0.10 in", ACCEPT, "sgr-all"),
         // Members of a group that lets them, whatever the rules; members of one that does not, as the rules say.
         ("tcp 10.88.0.11:40016 > 10.88.0.10:9999 in", ACCEPT, INNER),
-        ("udp [fd00:88::11]:40017 > [fd00:88::10]:9999 in", ACCEPT, INNER),
+        (
+            "udp [fd00:88::11]:40017 > [fd00:88::10]:9999 in",
+            ACCEPT,
+            INNER,
+        ),
         ("tcp 10.88.0.12:40018 > 10.88.0.10:9999 in", REJECT, DEFAULT),
         ("tcp 10.88.0.10:50001 > 10.88.0.11:25 out", ACCEPT, INNER),
-        ("tcp 10.88.0.10:50002 > 198.51.100.1:25 out", REJECT, "sgr-no-smtp"),
-        ("tcp 10.88.0.10:50003 > 198.51.100.1:26 out", ACCEPT, DEFAULT),
-        ("udp 10.88.0.10:50004 > 198.51.100.1:25 out", ACCEPT, DEFAULT),
-        ("udp [fd00:88::10]:50005 > [2001:db8:bad::1]:1 out", REJECT, "sgr-blocked"),
-        ("udp [fd00:88::10]:50006 > [2001:db8:bae::1]:1 out", ACCEPT, DEFAULT),
+        (
+            "tcp 10.88.0.10:50002 > 198.51.100.1:25 out",
+            REJECT,
+            "sgr-no-smtp",
+        ),
+        (
+            "tcp 10.88.0.10:50003 > 198.51.100.1:26 out",
+            ACCEPT,
+            DEFAULT,
+        ),
+        (
+            "udp 10.88.0.10:50004 > 198.51.100.1:25 out",
+            ACCEPT,
+            DEFAULT,
+        ),
+        (
+            "udp [fd00:88::10]:50005 > [2001:db8:bad::1]:1 out",
+            REJECT,
+            "sgr-blocked",
+        ),
+        (
+            "udp [fd00:88::10]:50006 > [2001:db8:bae::1]:1 out",
+            ACCEPT,
+            DEFAULT,
+        ),
         ("icmp 10.88.0.10 > 198.51.100.77 out", ACCEPT, DEFAULT),
         ("gre 10.88.0.10 > 198.51.100.77 out", ACCEPT, DEFAULT),
     ],
@@ -160,11 +228,27 @@ rule = [
 ]
 "#,
     packets: &[
-        ("udp 198.51.100.1:40001 > 10.88.0.10:200 in", ACCEPT, "sgr-in"),
-        ("udp 198.51.100.1:40002 > 10.88.0.10:201 in", REJECT, DEFAULT),
+        (
+            "udp 198.51.100.1:40001 > 10.88.0.10:200 in",
+            ACCEPT,
+            "sgr-in",
+        ),
+        (
+            "udp 198.51.100.1:40002 > 10.88.0.10:201 in",
+            REJECT,
+            DEFAULT,
+        ),
         ("tcp 10.88.0.11:40003 > 10.88.0.10:80 in", REJECT, DEFAULT),
-        ("tcp 10.88.0.10:50001 > 198.51.100.1:80 out", ACCEPT, "sgr-out"),
-        ("udp 10.88.0.10:50002 > 198.51.100.1:80 out", REJECT, DEFAULT),
+        (
+            "tcp 10.88.0.10:50001 > 198.51.100.1:80 out",
+            ACCEPT,
+            "sgr-out",
+        ),
+        (
+            "udp 10.88.0.10:50002 > 198.51.100.1:80 out",
+            REJECT,
+            DEFAULT,
+        ),
         ("tcp 10.88.0.10:50003 > 10.88.0.11:80 out", REJECT, DEFAULT),
         ("icmp 10.88.0.10 > 198.51.100.1 out", REJECT, DEFAULT),
     ],
@@ -195,7 +279,11 @@ fn expected(index: usize, packet: &DescribedPacket, accept: bool, by: &str) -> (
         protocol: flow.protocol,
         src: (flow.src_addr, flow.src_port).into(),
         dst: (flow.dst_addr, flow.dst_port).into(),
-        action: if accept { Action::Accept } else { Action::Reject },
+        action: if accept {
+            Action::Accept
+        } else {
+            Action::Reject
+        },
     };
     let told = Told {
         packets: times(index),
@@ -217,10 +305,18 @@ fn is_judged(case: &Case, mode: Mode) {
     let (mut came_in, mut went_out, mut passed_in, mut passed_out) = (0, 0, 0, 0);
     for (index, (text, accept, by)) in case.packets.iter().enumerate() {
         let packet: DescribedPacket = text.parse().expect("a packet");
-        assert_eq!(reference(&policy, &packet), (*accept, (*by).to_owned()), "{text}");
+        assert_eq!(
+            reference(&policy, &packet),
+            (*accept, (*by).to_owned()),
+            "{text}"
+        );
         wanted.extend([expected(index, &packet, *accept, by)]);
         let taken = senders.send(&packet, times(index));
-        let passes = if *accept || mode == Mode::Observe { times(index) } else { 0 };
+        let passes = if *accept || mode == Mode::Observe {
+            times(index)
+        } else {
+            0
+        };
         if packet.direction == ModelDirection::In {
             came_in += times(index);
             passed_in += passes;
@@ -240,7 +336,8 @@ fn is_judged(case: &Case, mode: Mode) {
     assert_eq!(received(&pair.right().namespace) - before, passed_in);
     let outside = device_stats(&pair.left().namespace, &pair.left().name).expect("statistics");
     assert_eq!(outside.rx_packets, passed_out);
-    let both = [Direction::In, Direction::Out].map(|way| (VM, way, volume(&outcome.records, VM, way)));
+    let both =
+        [Direction::In, Direction::Out].map(|way| (VM, way, volume(&outcome.records, VM, way)));
     conserved(&outcome.records, &both);
     assert_eq!((both[0].2.packets, both[1].2.packets), (came_in, went_out));
 }

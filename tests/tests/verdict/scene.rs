@@ -164,7 +164,9 @@ pub(crate) fn received(namespace: &Namespace) -> u64 {
     let at = names.and_then(|names| names.split(' ').position(|name| name == "InReceives"));
     let number = at.and_then(|at| numbers?.split(' ').nth(at));
     let v4: u64 = number.expect("InReceives").parse().expect("a number");
-    let v6 = v6.lines().find_map(|line| line.strip_prefix("Ip6InReceives"));
+    let v6 = v6
+        .lines()
+        .find_map(|line| line.strip_prefix("Ip6InReceives"));
     v4 + v6.map_or(0, |number| number.trim().parse().expect("a number"))
 }
 
@@ -188,6 +190,14 @@ pub(crate) fn run(namespace: &Namespace, command: &str, input: &str) {
     let output = output.expect("the namespace").expect("the program");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {error}");
+}
+
+/// Filters what a namespace's stack has at a hook, by rules with a semicolon behind each.
+pub(crate) fn nft(namespace: &Namespace, hook: &str, rules: &str) {
+    let table = format!(
+        "table inet t {{\nchain c {{\ntype filter hook {hook} priority 0;\n{rules}\n}}\n}}\n"
+    );
+    run(namespace, "nft -f -", &table);
 }
 
 /// An address of an end.

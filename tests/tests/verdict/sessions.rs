@@ -13,7 +13,7 @@ use flowlog_tests::{
 use crate::{
     frames::Senders,
     scene::{
-        Mode, address, flows, packets, received, run, silent_wire, start, stop_after, vm, wire,
+        Mode, address, flows, nft, packets, received, silent_wire, start, stop_after, vm, wire,
     },
 };
 
@@ -55,11 +55,18 @@ fn a_reply_inherits_the_verdict_on_the_request() {
         assert_eq!(flows.len(), 4, "{flows:#?}");
         for (flow, told) in &flows {
             assert_eq!(flow.action, Action::Accept, "{flow:?}");
-            let rule = if [flow.src, flow.dst].contains(&web) { "sgr-web" } else { "sgr-api" };
+            let rule = if [flow.src, flow.dst].contains(&web) {
+                "sgr-web"
+            } else {
+                "sgr-api"
+            };
             assert_eq!((told.rule.as_deref(), told.reason), (Some(rule), None));
         }
         for transfer in [incoming, outgoing] {
-            for (src, dst) in [(transfer.client, transfer.server), (transfer.server, transfer.client)] {
+            for (src, dst) in [
+                (transfer.client, transfer.server),
+                (transfer.server, transfer.client),
+            ] {
                 assert!(flows.keys().any(|flow| (flow.src, flow.dst) == (src, dst)));
             }
         }
@@ -76,10 +83,10 @@ fn a_ping_whose_reply_is_denied_on_the_way_out() {
     }
     for mode in Mode::BOTH {
         let pair = wire();
-        run(
+        nft(
             &pair.right().namespace,
-            "nft -f -",
-            "table ip filter { chain out { type filter hook output priority 0; icmp type echo-reply drop; } }",
+            "output",
+            "icmp type echo-reply drop;",
         );
         let agent = start(vm(&pair, mode, &["sg"], &closed_but(PING)));
         let target = address(pair.right(), false);
@@ -88,10 +95,22 @@ fn a_ping_whose_reply_is_denied_on_the_way_out() {
         let [(request, accepted), (reply, rejected)] = &flows.iter().collect::<Vec<_>>()[..] else {
             panic!("{flows:#?}");
         };
-        assert_eq!((request.direction, request.protocol, request.action), (Direction::In, ICMP, Action::Accept));
-        assert_eq!((accepted.packets, accepted.reason, accepted.rule.as_deref()), (1, None, Some("sgr-ping")));
-        assert_eq!((reply.direction, reply.protocol, reply.action), (Direction::Out, ICMP, Action::Reject));
-        assert_eq!((rejected.packets, rejected.reason, rejected.rule.as_deref()), (1, Some(RejectReason::Netfilter), None));
+        assert_eq!(
+            (request.direction, request.protocol, request.action),
+            (Direction::In, ICMP, Action::Accept)
+        );
+        assert_eq!(
+            (accepted.packets, accepted.reason, accepted.rule.as_deref()),
+            (1, None, Some("sgr-ping"))
+        );
+        assert_eq!(
+            (reply.direction, reply.protocol, reply.action),
+            (Direction::Out, ICMP, Action::Reject)
+        );
+        assert_eq!(
+            (rejected.packets, rejected.reason, rejected.rule.as_deref()),
+            (1, Some(RejectReason::Netfilter), None)
+        );
     }
 }
 
@@ -110,8 +129,14 @@ fn a_ping_that_is_denied_in() {
     let [(request, rejected)] = &flows.iter().collect::<Vec<_>>()[..] else {
         panic!("{flows:#?}");
     };
-    assert_eq!((request.direction, request.protocol, request.action), (Direction::In, ICMP, Action::Reject));
-    assert_eq!((rejected.packets, rejected.reason, rejected.rule.as_deref()), (1, Some(RejectReason::SecurityGroup), None));
+    assert_eq!(
+        (request.direction, request.protocol, request.action),
+        (Direction::In, ICMP, Action::Reject)
+    );
+    assert_eq!(
+        (rejected.packets, rejected.reason, rejected.rule.as_deref()),
+        (1, Some(RejectReason::SecurityGroup), None)
+    );
 }
 
 /// Where it is only observed, it passes, and so does its reply: both are as they would have been.
@@ -130,7 +155,10 @@ fn a_ping_that_would_be_denied_is_answered_and_both_are_rejects() {
     let flows = flows(&stop_after(agent, 10, 10).records);
     assert_eq!(flows.len(), 4, "{flows:#?}");
     for (flow, told) in &flows {
-        assert_eq!((flow.action, told.packets, told.reason), (Action::Reject, 5, Some(RejectReason::SecurityGroup)));
+        assert_eq!(
+            (flow.action, told.packets, told.reason),
+            (Action::Reject, 5, Some(RejectReason::SecurityGroup))
+        );
     }
 }
 
@@ -196,9 +224,15 @@ fn fragments_are_judged_by_the_ports_of_their_first() {
         }
         let flows = flows(&stop_after(agent, 6, 0).records);
         let of = |port: u16, action: Action| {
-            packets(&flows, |flow, _| flow.dst.port() == port && flow.action == action && flow.protocol == UDP)
+            packets(&flows, |flow, _| {
+                flow.dst.port() == port && flow.action == action && flow.protocol == UDP
+            })
         };
-        assert_eq!((of(7000, Action::Accept), of(7001, Action::Reject)), (3, 3), "{flows:#?}");
+        assert_eq!(
+            (of(7000, Action::Accept), of(7001, Action::Reject)),
+            (3, 3),
+            "{flows:#?}"
+        );
         assert_eq!(flows.len(), 2, "{flows:#?}");
         let passed = if mode == Mode::Enforce { 3 } else { 6 };
         assert_eq!(received(&pair.right().namespace), passed);
@@ -209,7 +243,9 @@ fn fragments_are_judged_by_the_ports_of_their_first() {
 fn fragments(from: &EndPlan, to: &EndPlan, id: u16, port: u16) -> Vec<Vec<u8>> {
     (0..3_u16)
         .map(|index| {
-            let mut header = Ipv4Header::new(24, 64, IpNumber::UDP, [198, 51, 100, 1], [10, 88, 0, 10]).expect("a header");
+            let mut header =
+                Ipv4Header::new(24, 64, IpNumber::UDP, [198, 51, 100, 1], [10, 88, 0, 10])
+                    .expect("a header");
             header.identification = id;
             header.more_fragments = index < 2;
             header.fragment_offset = IpFragOffset::try_new(index * 3).expect("an offset");
@@ -242,8 +278,12 @@ fn observing_changes_the_fate_of_no_packet() {
             let target = SocketAddr::new(address(pair.right(), v6), 0);
             let done = traffic::udp_exchange(outside, (inside, target), 20, 100).expect("answers");
             assert_eq!(done.round_trips, 20);
-            assert_eq!(traffic::ping(outside, target.ip(), 20, 56).expect("answers"), 20);
-            let done = traffic::tcp_transfer(outside, (inside, target), 100_000).expect("a transfer");
+            assert_eq!(
+                traffic::ping(outside, target.ip(), 20, 56).expect("answers"),
+                20
+            );
+            let done =
+                traffic::tcp_transfer(outside, (inside, target), 100_000).expect("a transfer");
             assert_eq!(done.received, 100_000);
         }
         received(inside) - before
