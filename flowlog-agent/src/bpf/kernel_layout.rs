@@ -137,3 +137,31 @@ impl Connection {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the kernel that the tests run on nothing is known but that it works, so this says only that the numbers are plausible; the tests on
+    /// real interfaces say that they are right.
+    #[test]
+    fn the_running_kernel_has_all_of_it() {
+        if !Path::new(KERNEL).exists() {
+            println!("skipped: this kernel has no BTF");
+            return;
+        }
+        let layout = of_running_kernel().unwrap();
+        let offsets = [
+            layout.skb_dev,
+            layout.skb_protocol,
+            layout.skb_head,
+            layout.device_index,
+            layout.namespace_inode,
+        ];
+        assert!(
+            offsets.iter().all(|offset| (1..8192).contains(offset)),
+            "{layout:?}"
+        );
+        assert!(layout.reason > 0);
+    }
+}

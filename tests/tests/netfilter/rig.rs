@@ -155,6 +155,14 @@ impl Host {
         counted
     }
 
+    /// Names of what the program of drops has pinned besides its maps.
+    pub(crate) fn pins_of_drops(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.folder).expect("the folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        let names = names.map(|name| name.to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with("netfilter")).collect()
+    }
+
     /// Forgets what was counted.
     pub(crate) fn forget(&mut self) {
         self.counted = Counted::default();
