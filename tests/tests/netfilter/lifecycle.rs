@@ -4,7 +4,7 @@ use std::{
     net::{TcpListener, TcpStream},
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use flowlog_tests::lab::{FrameSender, skip_unless_root};
@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt::Linger};
 
 use crate::{
     frames::{address, frame, udp},
-    rig::{Bench, chain, nft, run},
+    rig::{Bench, PATIENCE, chain, nft, run},
 };
 
 /// How many packets are sent while one agent takes over from another, again and again.
@@ -69,6 +69,66 @@ fn nothing_is_missed_and_nothing_counted_twice_while_an_agent_takes_over() {
             ),
         ],
     );
+}
+
+/// Flips while packets are dropped, and the packets that a CPU may have counted but not dropped yet: those of a batch of the receive path.
+const FLIPS: usize = 30;
+const IN_HAND: u64 = 64;
+
+#[test]
+fn at_a_flip_only_what_a_cpu_has_in_hand_is_in_the_other_window() {
+    if skip_unless_root("at_a_flip_only_what_a_cpu_has_in_hand_is_in_the_other_window") {
+        return;
+    }
+    let mut bench = Bench::new();
+    chain(
+        bench.right(),
+        "inet",
+        "input priority 0",
+        "udp dport 9 drop",
+    );
+    let to = address("10.77.0.2");
+    let left = bench.pair().left().clone();
+    let ended = AtomicBool::new(false);
+    let flow = |verdict: &str| format!("7 in 17 10.77.0.1 4000 > 10.77.0.2 9 {verdict}");
+    let (mut accepted, mut dropped, mut furthest) = (0, 0, 0);
+    let mut count = |bench: &mut Bench| {
+        bench.host().forget();
+        let counted = bench.host().drain();
+        accepted += counted.of(&flow("accept")).0;
+        dropped += counted.of(&flow("dropped after")).0;
+        furthest = accepted.abs_diff(dropped).max(furthest);
+        (accepted, accepted == dropped)
+    };
+    let sent = thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let mut sender = FrameSender::open(&left.namespace, &left.name).expect("a sender");
+            let frame = frame(to, &udp(to, (4000, 9), 100));
+            let mut sent = 0;
+            while !ended.load(Ordering::Relaxed) {
+                sender.send(&frame).expect("sent");
+                sent += 1;
+            }
+            sent
+        });
+        for _ in 0..FLIPS {
+            count(&mut bench);
+        }
+        ended.store(true, Ordering::Relaxed);
+        flood.join().expect("a flood")
+    });
+    let deadline = Instant::now() + PATIENCE;
+    while count(&mut bench) != (sent, true) {
+        assert!(
+            Instant::now() < deadline,
+            "not all of {sent} packets were counted and dropped"
+        );
+    }
+    let cpus = thread::available_parallelism().map_or(1, usize::from) as u64;
+    eprintln!(
+        "{sent} packets, {FLIPS} flips: at most {furthest} were counted in one window and dropped in another"
+    );
+    assert!(furthest <= cpus * IN_HAND, "{furthest} packets");
 }
 
 #[test]

@@ -30,7 +30,7 @@ const SIZES: MapSizes = MapSizes {
 };
 
 /// How long it is awaited that what was sent has been counted.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at the counters: nobody tells when a packet was counted.
 const LOOK: Duration = Duration::from_millis(5);
 
