@@ -159,6 +159,7 @@ fn count(skb: Address, place: &EniPlace) -> Option<()> {
     let zero = place.zero;
     let packet = Dropped::new(skb, place.slot);
     let mut protocol = u16::from_be(skb.read(layout!(skb_protocol)));
+    let received = Received::new(skb, &packet, protocol == ETHERTYPE_IPV6, zero);
     let mut offset = 0;
     for _ in 0..MAX_VLAN_TAGS {
         if is_vlan(protocol) {
@@ -169,7 +170,6 @@ fn count(skb: Address, place: &EniPlace) -> Option<()> {
     let offset = (offset + zero) & MAX_OFFSET;
     match protocol {
         ETHERTYPE_IPV4 => {
-            let received = Received::new(skb, &packet, layout!(ipv4_frag_max_size), zero);
             let mut counted = ipv4::read(&packet, offset, zero, place.direction)?;
             if place.after {
                 received.apply_v4(&packet, &mut counted);
@@ -177,7 +177,6 @@ fn count(skb: Address, place: &EniPlace) -> Option<()> {
             add(counted, &FLOWS_V4, FAMILY_V4, place);
         }
         ETHERTYPE_IPV6 => {
-            let received = Received::new(skb, &packet, layout!(ipv6_frag_max_size), zero);
             let mut counted = ipv6::read(&packet, offset, zero, place.direction)?;
             if place.after {
                 received.apply_v6(&mut counted);

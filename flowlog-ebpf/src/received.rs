@@ -30,10 +30,14 @@ pub struct Received {
 }
 
 impl Received {
-    /// `frag_max_size` is where the family's notes about the packet have the size of its largest fragment. `zero` is
-    /// [`flowlog_common::Active::zero`].
+    /// `zero` is [`flowlog_common::Active::zero`].
     #[inline(always)]
-    pub fn new(skb: Address, packet: &Dropped, frag_max_size: u32, zero: u32) -> Self {
+    pub fn new(skb: Address, packet: &Dropped, is_v6: bool, zero: u32) -> Self {
+        let frag_max_size = if is_v6 {
+            layout!(ipv6_frag_max_size)
+        } else {
+            layout!(ipv4_frag_max_size)
+        };
         Self {
             later: Later::of(packet, zero),
             largest: largest_fragment(skb, frag_max_size),

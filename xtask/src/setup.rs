@@ -40,7 +40,7 @@ struct Tool {
     for_build: bool,
 }
 
-const TOOLS: [Tool; 2] = [
+const TOOLS: [Tool; 4] = [
     Tool {
         program: "cc",
         package: "build-essential",
@@ -51,6 +51,18 @@ const TOOLS: [Tool; 2] = [
         program: "ip",
         package: "iproute2",
         why: "makes the lab's network namespaces and interfaces",
+        for_build: false,
+    },
+    Tool {
+        program: "nft",
+        package: "nftables",
+        why: "makes rules of netfilter in the lab's namespaces",
+        for_build: false,
+    },
+    Tool {
+        program: "iptables",
+        package: "iptables",
+        why: "likewise, the older way",
         for_build: false,
     },
 ];

@@ -17,25 +17,25 @@ const NETFILTER: &str = "SKB_DROP_REASON_NETFILTER_DROP";
 const TRACEPOINT: &str = "btf_trace_kfree_skb";
 const REASON_PARAMETER: usize = 3;
 
-/// Why the layout is not known.
+/// Why the layout is not known: what is missing.
 #[derive(Debug, Error)]
 pub enum UnknownLayout {
-    /// There is no BTF.
+    /// BTF, as a whole.
     #[error("the kernel does not tell its types: {KERNEL}: {0}")]
-    NoTypes(#[source] io::Error),
-    /// Linux before 5.17.
+    Types(#[source] io::Error),
+    /// The reason of a drop; before Linux 5.17.
     #[error(
         "the kernel does not say why it drops a packet: its tracepoint kfree_skb has no reason, as Linux 5.17 and later have"
     )]
-    NoReason,
-    /// Linux 5.17.
+    Reason,
+    /// Netfilter among the reasons; Linux 5.17.
     #[error(
         "the kernel does not say that it was netfilter that dropped a packet: it has no {NETFILTER}, as Linux 5.18 and later have"
     )]
-    NoNetfilterReason,
-    /// A kernel that is built otherwise than any that is known.
+    NetfilterReason,
+    /// A field, of a kernel that is otherwise than any that is known.
     #[error("the kernel's types have no {0}")]
-    NoField(String),
+    Field(String),
 }
 
 /// Reads the running kernel's types, of which nothing is kept.
@@ -44,19 +44,19 @@ pub enum UnknownLayout {
 ///
 /// What the kernel lacks.
 pub(super) fn of_running_kernel() -> Result<KernelLayout, UnknownLayout> {
-    let types = KernelTypes::read(Path::new(KERNEL)).map_err(UnknownLayout::NoTypes)?;
+    let types = KernelTypes::read(Path::new(KERNEL)).map_err(UnknownLayout::Types)?;
     of(&types)
 }
 
 pub(super) fn of(types: &KernelTypes) -> Result<KernelLayout, UnknownLayout> {
     if !types.parameter_is_enum(TRACEPOINT, REASON_PARAMETER, REASONS) {
-        return Err(UnknownLayout::NoReason);
+        return Err(UnknownLayout::Reason);
     }
     let reason = types
         .enumerator(REASONS, NETFILTER)
-        .ok_or(UnknownLayout::NoNetfilterReason)?;
+        .ok_or(UnknownLayout::NetfilterReason)?;
     let offset = |of: &str, path: &str| {
-        let missing = || UnknownLayout::NoField(format!("struct {of} with {path}"));
+        let missing = || UnknownLayout::Field(format!("struct {of} with {path}"));
         let of = types.find_struct(of).ok_or_else(missing)?;
         types
             .path(of, path)
@@ -135,5 +135,33 @@ impl Connection {
             dst_port: of("dst.u")?,
             protocol: of("dst.protonum")?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the kernel that the tests run on nothing is known but that it works, so this says only that the numbers are plausible; the tests on
+    /// real interfaces say that they are right.
+    #[test]
+    fn the_running_kernel_has_all_of_it() {
+        if !Path::new(KERNEL).exists() {
+            println!("skipped: this kernel has no BTF");
+            return;
+        }
+        let layout = of_running_kernel().unwrap();
+        let offsets = [
+            layout.skb_dev,
+            layout.skb_protocol,
+            layout.skb_head,
+            layout.device_index,
+            layout.namespace_inode,
+        ];
+        assert!(
+            offsets.iter().all(|offset| (1..8192).contains(offset)),
+            "{layout:?}"
+        );
+        assert!(layout.reason > 0);
     }
 }

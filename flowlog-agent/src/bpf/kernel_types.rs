@@ -280,3 +280,6 @@ fn word(octets: &[u8], at: usize) -> Option<u32> {
     let octets = octets.get(at..at.checked_add(4)?)?;
     Some(u32::from_ne_bytes(octets.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests;

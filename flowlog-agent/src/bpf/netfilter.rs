@@ -3,6 +3,9 @@
 //! What is attached is a program that only looks at the reason, and goes on with another by a map of programs. The kernel cannot put another
 //! program in a link to a tracepoint, but it can in that map, between one packet and the next: so an agent that takes over misses nothing
 //! and counts nothing twice.
+#[cfg(test)]
+mod tests;
+
 use std::{
     fs, io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},

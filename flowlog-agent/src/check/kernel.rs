@@ -17,7 +17,7 @@ pub(super) fn findings() -> Vec<Finding> {
         Finding::ok("kernel's BTF", "there")
     } else {
         Finding::ok("kernel's BTF", "not there")
-            .so("see netfilter's drops; nothing else uses kernel types")
+            .so("what netfilter drops is not told: see below; the programs on interfaces use no kernel types")
     });
     findings.push(run_statistics(
         read("/proc/sys/kernel/bpf_stats_enabled").as_deref(),

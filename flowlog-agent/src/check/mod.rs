@@ -100,8 +100,6 @@ struct Wishes<'c> {
     named_namespaces: bool,
     /// Some ENI is to be counted by XDP.
     xdp: bool,
-    /// The host firewall's verdicts are wanted of some ENI, or of none that is known.
-    netfilter: bool,
 }
 
 /// Checks, prints what was found, and gives the exit code: 0 if the agent would work, 1 if not, 64 for a bad configuration.
@@ -182,7 +180,6 @@ fn wishes<'c>(config: Option<&'c Config>, inventory: Option<&Inventory>) -> Wish
         }),
         named_namespaces: inventory.is_some_and(|inventory| !inventory.namespaces().is_empty()),
         xdp: entries.iter().any(|entry| entry.hook == Hook::Xdp),
-        netfilter: entries.is_empty() || entries.iter().any(|entry| entry.netfilter),
     }
 }
 

@@ -190,10 +190,10 @@ fn with_checksum(to: IpAddr, protocol: u8, mut octets: Vec<u8>, at: usize) -> Ca
     if protocol != ICMP {
         match (source(to), to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
-                summed.extend([from.octets(), to.octets()].concat())
+                summed.extend([from.octets(), to.octets()].concat());
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
-                summed.extend([from.octets(), to.octets()].concat())
+                summed.extend([from.octets(), to.octets()].concat());
             }
             _ => panic!("another family"),
         }

@@ -5,6 +5,9 @@
     reason = "what the tests share fails the test that calls it"
 )]
 
+mod datagrams;
+mod elsewhere;
 mod frames;
+mod lifecycle;
 mod rig;
 mod verdicts;

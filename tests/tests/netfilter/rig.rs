@@ -30,7 +30,7 @@ const SIZES: MapSizes = MapSizes {
 };
 
 /// How long it is awaited that what was sent has been counted.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at the counters: nobody tells when a packet was counted.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -153,6 +153,14 @@ impl Host {
         }
         self.counters.renew(still, SIZES).expect("renewal");
         counted
+    }
+
+    /// Names of what the program of drops has pinned besides its maps.
+    pub(crate) fn pins_of_drops(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.folder).expect("the folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        let names = names.map(|name| name.to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with("netfilter")).collect()
     }
 
     /// Forgets what was counted.
