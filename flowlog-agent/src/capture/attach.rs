@@ -80,16 +80,8 @@ impl Capture {
         match attached {
             Ok((slot, observer, namespace)) => {
                 self.changed = true;
-                let [ingress, egress] = observer.hooks();
-                tracing::info!(
-                    eni = entry.eni.eni_id,
-                    device = device.name,
-                    namespace = device.namespace_name,
-                    "captured: ingress by {}, egress by {}",
-                    ingress.as_str(),
-                    egress.as_str()
-                );
                 self.changes.push(change(&device, &entry, slot, true));
+                let key = device.key;
                 let captured = Captured {
                     device,
                     entry,
@@ -97,8 +89,16 @@ impl Capture {
                     observer,
                     namespace,
                 };
-                let key = captured.device.key;
                 self.firewall.set(in_kernel(key), wants_drops(&captured));
+                let [ingress, egress] = captured.observer.hooks();
+                tracing::info!(
+                    eni = captured.entry.eni.eni_id,
+                    device = captured.device.name,
+                    namespace = captured.device.namespace_name,
+                    "captured: ingress by {}, egress by {}",
+                    ingress.as_str(),
+                    egress.as_str()
+                );
                 self.captured.insert(key, captured);
             }
             Err(reason) => self.wait(device, &entry, reason, failed_attempts, now),
