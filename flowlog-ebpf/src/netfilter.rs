@@ -10,14 +10,14 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use flowlog_common::{
-    DECIDED_BY_NETFILTER, DIRECTION_OUT, Device, DeviceKey, FAMILY_V4, FAMILY_V6, FlowCounters,
-    FlowMarks, GENERATIONS, MAX_DEVICES, MAX_ENIS, ORIGIN_NETFILTER_AFTER, ORIGIN_NETFILTER_BEFORE,
-    Overflow,
+    ACTION_ACCEPT, ACTION_REJECT, DECIDED_BY_NETFILTER, DIRECTION_OUT, Device, DeviceKey,
+    FAMILY_V4, FAMILY_V6, FlowCounters, FlowMarks, GENERATIONS, MAX_DEVICES, MAX_ENIS,
+    ORIGIN_NETFILTER_AFTER, ORIGIN_NETFILTER_BEFORE, ORIGIN_PROGRAM, Overflow, Volume,
 };
 
 use crate::{
     atomic,
-    count::{Counted, Place, inserted},
+    count::{add_to, inserted},
     dropped::Dropped,
     ipv4, ipv6,
     kernel::Address,
@@ -172,26 +172,29 @@ fn count(skb: Address, place: &EniPlace) -> Option<()> {
         ETHERTYPE_IPV4 => {
             let mut counted = ipv4::read(&packet, offset, zero, place.direction)?;
             if place.after {
-                received.apply_v4(&packet, &mut counted);
+                received.apply_v4(&packet, &mut counted.key, &mut counted.volume);
             }
-            add(counted, &FLOWS_V4, FAMILY_V4, place);
+            let adds = (counted.volume, counted.tcp_flags);
+            add(counted.key, adds, &FLOWS_V4, FAMILY_V4, place);
         }
         ETHERTYPE_IPV6 => {
             let mut counted = ipv6::read(&packet, offset, zero, place.direction)?;
             if place.after {
-                received.apply_v6(&mut counted);
+                received.apply_v6(&mut counted.key, &mut counted.volume);
             }
-            add(counted, &FLOWS_V6, FAMILY_V6, place);
+            let adds = (counted.volume, counted.tcp_flags);
+            add(counted.key, adds, &FLOWS_V6, FAMILY_V6, place);
         }
         _ => return None,
     }
     Some(())
 }
 
-/// Adds a packet to the flow of what netfilter rejected.
+/// Adds a packet, of that volume and with these TCP flags, to the flow of what netfilter rejected.
 #[inline(always)]
 fn add<K, F>(
-    mut counted: Counted<K>,
+    mut key: K,
+    (volume, tcp_flags): (Volume, u8),
     flows: &ArrayOfMaps<Flows<F>, GENERATIONS>,
     family: u32,
     place: &EniPlace,
@@ -199,46 +202,39 @@ fn add<K, F>(
     K: AsRef<F> + FlowKey,
     F: Copy,
 {
-    let packets = counted.volume.packets;
     let Some(map) = flows.get(place.generation) else {
-        return unmatched(place, packets);
+        return unmatched(place, volume.packets);
     };
     let origin = if place.after {
-        if is_rejected_already(&mut counted.key, map, place.slot) {
+        if is_rejected_already(&mut key, map, place.slot) {
             return;
         }
         ORIGIN_NETFILTER_AFTER
     } else {
         ORIGIN_NETFILTER_BEFORE
     };
-    counted
-        .key
-        .set(place.slot, flowlog_common::ACTION_REJECT, origin);
-    let marks = FlowMarks::new(counted.tcp_flags, DECIDED_BY_NETFILTER);
-    let key = counted.key.as_ref();
+    key.set(place.slot, ACTION_REJECT, origin);
+    let key = key.as_ref();
+    let marks = FlowMarks::new(tcp_flags, DECIDED_BY_NETFILTER);
     if let Some(counters) = map.get_ptr_mut(key) {
-        return counted.add_to(counters);
+        return add_to(counters, volume, tcp_flags);
     }
     let first = FlowCounters {
-        packets,
-        bytes: counted.volume.bytes,
+        packets: volume.packets,
+        bytes: volume.bytes,
         marks,
         judged: 0,
     };
     if map.insert(key, &first, u64::from(BPF_NOEXIST)).is_ok() {
-        return inserted(&Place {
-            generation: place.generation,
-            family,
-            direction: place.direction,
-        });
+        return inserted(place.generation, family);
     }
     // Another CPU was first with this flow, or there is no room.
     if let Some(counters) = map.get_ptr_mut(key) {
-        return counted.add_to(counters);
+        return add_to(counters, volume, tcp_flags);
     }
     let waiting = Overflow {
-        packets,
-        bytes: counted.volume.bytes,
+        packets: volume.packets,
+        bytes: volume.bytes,
         marks,
         key: *key,
     };
@@ -247,7 +243,7 @@ fn add<K, F>(
         .output_untyped::<Overflow<F>>(waiting, flags)
         .is_err()
     {
-        unmatched(place, packets);
+        unmatched(place, volume.packets);
     }
 }
 
@@ -262,20 +258,12 @@ where
         // SAFETY: a live map value.
         unsafe { (&raw const (*counters).judged).read_volatile() }
     };
-    key.set(
-        slot,
-        flowlog_common::ACTION_REJECT,
-        flowlog_common::ORIGIN_PROGRAM,
-    );
+    key.set(slot, ACTION_REJECT, ORIGIN_PROGRAM);
     let Some(rejected) = flows.get_ptr(AsRef::<F>::as_ref(key)) else {
         return false;
     };
     let rejected = judged(rejected);
-    key.set(
-        slot,
-        flowlog_common::ACTION_ACCEPT,
-        flowlog_common::ORIGIN_PROGRAM,
-    );
+    key.set(slot, ACTION_ACCEPT, ORIGIN_PROGRAM);
     match flows.get_ptr(AsRef::<F>::as_ref(key)) {
         None => true,
         Some(accepted) => rejected != 0 && judged(accepted) == 0,

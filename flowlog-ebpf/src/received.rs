@@ -3,7 +3,6 @@
 use flowlog_common::{KernelLayout, Volume};
 
 use crate::{
-    count::Counted,
     dropped::Dropped,
     kernel::Address,
     key::{AddressesV4, AddressesV6, FlowKey, KeyV4, KeyV6},
@@ -46,28 +45,28 @@ impl Received {
     }
 
     #[inline(always)]
-    pub fn apply_v4(&self, packet: &Dropped, counted: &mut Counted<KeyV4>) {
+    pub fn apply_v4(&self, packet: &Dropped, key: &mut KeyV4, volume: &mut Volume) {
         let [first, _] = packet.start.read::<[u8; 2]>(0);
-        self.as_fragments(&mut counted.volume, u32::from(first & 0xf) * 4, 0);
-        if self.tracked.is_of(&counted.key) {
+        self.as_fragments(volume, u32::from(first & 0xf) * 4, 0);
+        if self.tracked.is_of(key) {
             let tuple = self.tracked.tuple;
-            counted.key.set_addresses(&AddressesV4 {
+            key.set_addresses(&AddressesV4 {
                 src: tuple.read(layout!(tuple_src_addr)),
                 dst: tuple.read(layout!(tuple_dst_addr)),
             });
-            self.tracked.set_ports(&mut counted.key);
+            self.tracked.set_ports(key);
         }
     }
 
     #[inline(always)]
-    pub fn apply_v6(&self, counted: &mut Counted<KeyV6>) {
-        self.as_fragments(&mut counted.volume, HEADER_V6, FRAGMENT_HEADER_V6);
-        if self.tracked.is_of(&counted.key) {
+    pub fn apply_v6(&self, key: &mut KeyV6, volume: &mut Volume) {
+        self.as_fragments(volume, HEADER_V6, FRAGMENT_HEADER_V6);
+        if self.tracked.is_of(key) {
             let tuple = self.tracked.tuple;
             let Words(src) = tuple.read(layout!(tuple_src_addr));
             let Words(dst) = tuple.read(layout!(tuple_dst_addr));
-            counted.key.set_addresses(&AddressesV6 { src, dst });
-            self.tracked.set_ports(&mut counted.key);
+            key.set_addresses(&AddressesV6 { src, dst });
+            self.tracked.set_ports(key);
         }
     }
 
