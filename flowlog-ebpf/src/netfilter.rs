@@ -86,8 +86,9 @@ fn place(skb: Address) -> Option<EniPlace> {
     let received_by: u32 = skb.read(layout!(skb_iif));
     let device = skb.follow(layout!(skb_dev));
     let destination = destination(skb);
-    // What is made here has no device yet in OUTPUT.
-    let mut output = if device.is_none() {
+    // What is made here has no device yet in OUTPUT; or the loopback's, where an IPv6 packet was answered (`nf_send_unreach6` sets it).
+    let device_index: u32 = device.read(layout!(device_index));
+    let mut output = if device.is_none() || received_by == 0 && device_index == LOOPBACK {
         destination
     } else {
         device

@@ -175,7 +175,7 @@ entry = [{ cidr = "2001:db8:bad::/48" }]
             ACCEPT,
             INNER,
         ),
-        ("tcp 10.88.0.12:40018 > 10.88.0.10:9999 in", REJECT, DEFAULT),
+        ("tcp 10.88.0.12:40018 > 10.88.0.10:9999 in", REJECT, INNER),
         ("tcp 10.88.0.10:50001 > 10.88.0.11:25 out", ACCEPT, INNER),
         (
             "tcp 10.88.0.10:50002 > 198.51.100.1:25 out",
@@ -238,7 +238,7 @@ rule = [
             REJECT,
             DEFAULT,
         ),
-        ("tcp 10.88.0.11:40003 > 10.88.0.10:80 in", REJECT, DEFAULT),
+        ("tcp 10.88.0.11:40003 > 10.88.0.10:80 in", REJECT, INNER),
         (
             "tcp 10.88.0.10:50001 > 198.51.100.1:80 out",
             ACCEPT,
@@ -249,7 +249,7 @@ rule = [
             REJECT,
             DEFAULT,
         ),
-        ("tcp 10.88.0.10:50003 > 10.88.0.11:80 out", REJECT, DEFAULT),
+        ("tcp 10.88.0.10:50003 > 10.88.0.11:80 out", REJECT, INNER),
         ("icmp 10.88.0.10 > 198.51.100.1 out", REJECT, DEFAULT),
     ],
 };

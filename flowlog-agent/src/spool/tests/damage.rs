@@ -60,7 +60,7 @@ fn go_on(lab: &Lab, path: &Path) -> Told {
     let writer = spool.begin_drain();
     let nothing = (Volumes::new(), serde_json::Value::Null);
     writer
-        .commit(mark(999), &nothing.0, |_| kept(nothing.1))
+        .commit(mark(999), &nothing.0, kept(nothing.1))
         .unwrap();
     for (series, (length_seconds, flow_logs)) in state.series.iter_mut().zip(LENGTHS) {
         assert_eq!(series.length_seconds, length_seconds);
