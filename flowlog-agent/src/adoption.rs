@@ -9,8 +9,11 @@ use crate::{
     bpf::{BpfError, OtherCounters, OtherPins, OverflowPacket, pins},
     drain::{Books, DrainError, flow, skipped},
     flows::Flow,
-    spool::{Committed, KernelMark, Spool, Volumes},
+    spool::{Committed, Kept, KernelMark, RuleIds, Spool},
 };
+
+/// Flips and position of a mark that says that all was drained, and nothing counts any more.
+const ALL: u64 = u64::MAX;
 
 /// Counters of another ABI version, whose links are adopted.
 pub(crate) struct Adopted {
@@ -19,8 +22,8 @@ pub(crate) struct Adopted {
 }
 
 /// Adopts the links of what other versions have left under `pin_path` into our own `pin_folder`, and gives the counters that are to be
-/// drained. `mark` is that of the newest drain in the spool: those that it is of were drained before. What cannot be read is told of, and
-/// removed.
+/// drained. `mark` is that of the newest drain in the spool: it says which of them were drained before, and how far their own agent came.
+/// What cannot be read is told of, and removed. To be called before a drain of our own is committed, whose mark would take its place.
 ///
 /// # Errors
 ///
@@ -32,7 +35,7 @@ pub(crate) fn adopt(
 ) -> Result<Vec<Adopted>, BpfError> {
     let mut all = Vec::new();
     for other in OtherPins::find(pin_path)? {
-        let counters = match other.open() {
+        let mut counters = match other.open() {
             Ok(counters) => counters,
             Err(error) => {
                 tracing::error!("{error}: what its programs have counted is lost");
@@ -42,9 +45,17 @@ pub(crate) fn adopt(
         };
         let links = counters.adopt_links(pin_folder)?;
         let epoch = counters.epoch()?;
-        if mark.is_some_and(|mark| mark.epoch == epoch) {
-            counters.remove();
-            continue;
+        match (mark.filter(|mark| mark.epoch == epoch), counters.flips()) {
+            (None, _) => {}
+            (Some(mark), Some(flips)) if mark.flips != ALL => {
+                if mark.flips == flips {
+                    counters.remove_drained(mark.ring_position)?;
+                }
+            }
+            (Some(_), _) => {
+                counters.remove();
+                continue;
+            }
         }
         tracing::info!(
             version = other.version(),
@@ -60,6 +71,11 @@ impl Adopted {
     /// What the numbers of flips count within, as [`crate::drain::Drainer::epoch`].
     pub(crate) fn epoch(&self) -> &str {
         &self.epoch
+    }
+
+    /// Whether the ledger that there is has their interfaces, and so lacks what they have counted. An agent of version 1 kept none.
+    pub(crate) fn is_in_ledger(&self) -> bool {
+        self.counters.flips().is_some()
     }
 
     /// Whose the slots of its keys are.
@@ -123,15 +139,23 @@ impl Adopted {
         });
         let mark = KernelMark {
             epoch: self.epoch.clone(),
-            flips: 0,
-            ring_position: 0,
+            flips: ALL,
+            ring_position: ALL,
         };
         let mut ledger = books.ledger.clone();
         let skipped = skipped(&aside, books.ledger.lost());
-        let committed = writer.commit(mark, &skipped, |_| {
-            // What was counted here was so before the ledger looked at the devices.
-            ledger.drained(&Volumes::new(), &[], books.enis);
-            serde_json::to_value(&ledger).unwrap_or_default()
+        let committed = writer.commit(mark, &skipped, |drain| {
+            if self.is_in_ledger() {
+                ledger.drained(drain, &aside, books.enis);
+            } else {
+                // It was counted before the ledger looked at the devices.
+                ledger.drained(&Committed::default(), &[], books.enis);
+            }
+            Kept {
+                // Nothing was judged.
+                rule_ids: RuleIds::new(),
+                extras: serde_json::to_value(&ledger).unwrap_or_default(),
+            }
         })?;
         *books.ledger = ledger;
         Ok(committed)
@@ -167,83 +191,172 @@ fn add_aside(aside: &mut Vec<EniCounters>, index: usize, counters: &EniCounters)
 mod tests {
     use super::*;
     use crate::{
-        bpf::{Counters, MapSizes, TestPins, filled_version_1},
+        bpf::{Counters, MapSizes, RING_OF_VERSION_2, TestPins, filled_other_version},
         flows::ByDirection,
         ledger::Ledger,
         slots::{CapturedEnis, EniInSlot},
-        spool::{Closing, SpoolConfig, State},
+        spool::{Closing, SpoolConfig, State, Volumes, WindowReader},
         window::Window,
     };
-    use std::{sync::Arc, time::Duration};
+    use flowlog_common::ABI_VERSION;
+    use std::{path::PathBuf, sync::Arc, time::Duration};
 
-    #[test]
-    fn what_version_1_has_counted_is_drained_once_under_our_slots() {
-        let Some(test) = TestPins::new() else { return };
-        let eni = filled_version_1(test.folder("abi-1"));
-        let ours = test.folder("abi-2");
-        Counters::create(&ours, MapSizes { v4: 64, v6: 64 }).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let config = SpoolConfig {
-            path: folder.path().to_owned(),
-            max_bytes: 1 << 30,
-            max_age_seconds: 3600,
-            max_flows_in_memory: 1024,
-        };
-        let (mut spool, _) = Spool::open(config.clone()).unwrap();
-        spool.save_state(&State::default()).unwrap();
+    /// The spool of a test, and the ENI of the pins that it adopts.
+    struct Rig {
+        folder: tempfile::TempDir,
+        ledger: Ledger,
+        captured: CapturedEnis,
+    }
 
-        let adopted = adopt(test.path(), &ours, None).unwrap().pop().unwrap();
-        assert_eq!(adopted.identities().unwrap(), [(7, eni.clone())]);
-        let eni = EniInSlot {
-            eni: Arc::new(eni),
-            gone_at: None,
-        };
-        let captured = CapturedEnis {
-            by_slot: vec![None, None, None, Some(eni)],
-            not_captured: Vec::new(),
-        };
-        let mut books = Books {
-            ledger: &mut Ledger::default(),
-            enis: &captured.by_slot,
-            now: &|| Duration::ZERO,
-        };
-        adopted
-            .drain(&mut spool, &mut books, &BTreeMap::from([(7, 3)]))
+    impl Rig {
+        fn new(eni: Eni) -> Self {
+            let eni = EniInSlot {
+                eni: Arc::new(eni),
+                gone_at: None,
+            };
+            Self {
+                folder: tempfile::tempdir().unwrap(),
+                ledger: Ledger::default(),
+                captured: CapturedEnis {
+                    by_slot: vec![None, None, None, Some(eni)],
+                    not_captured: Vec::new(),
+                },
+            }
+        }
+
+        fn open(&self) -> (Spool, Option<KernelMark>) {
+            let (mut spool, recovered) = Spool::open(SpoolConfig {
+                path: self.folder.path().to_owned(),
+                max_bytes: 1 << 30,
+                max_age_seconds: 3600,
+                max_flows_in_memory: 1024,
+            })
             .unwrap();
-        let window = spool
-            .close_window(&Closing {
+            spool.save_state(&State::default()).unwrap();
+            (spool, recovered.mark)
+        }
+
+        fn drain(&mut self, adopted: &Adopted, spool: &mut Spool) {
+            let mut books = Books {
+                rule_ids: &|_| RuleIds::new(),
+                ledger: &mut self.ledger,
+                enis: &self.captured.by_slot,
+                now: &|| Duration::ZERO,
+            };
+            adopted
+                .drain(spool, &mut books, &BTreeMap::from([(7, 3)]))
+                .unwrap();
+        }
+
+        fn close(&self, spool: &mut Spool) -> WindowReader {
+            let closing = Closing {
                 length_seconds: 60,
                 label: Window { start: 0, end: 60 },
                 opened: Duration::ZERO,
                 closed: Duration::from_secs(60),
-                captured: &captured,
+                captured: &self.captured,
                 flow_logs: &["all".to_owned()],
                 first_drain: 1,
                 loss_unknown: false,
-            })
-            .unwrap()
-            .read()
-            .unwrap();
-        let packets: u64 = window.v4().map(|flow| flow.packets).sum();
-        assert_eq!(packets, 42 + 4);
-        let packets: u64 = window.v6().map(|flow| flow.packets).sum();
-        assert_eq!(packets, 84 + 5);
-        let mut skipped = ByDirection::default();
-        skipped.add(1, 6, 4 * 60);
-        assert_eq!(*window.skipped(), Volumes::from([(3, skipped)]));
+            };
+            spool.close_window(&closing).unwrap().read().unwrap()
+        }
+    }
 
-        // Killed before the pins are removed: the next agent sees that it was done.
-        drop((adopted, spool));
-        let (_, recovered) = Spool::open(config).unwrap();
-        let again = adopt(test.path(), &ours, recovered.mark.as_ref()).unwrap();
-        assert_eq!(again.len(), 0);
-        assert!(!test.path().join("abi-1").exists());
+    /// A drain of nothing, of which this is the mark.
+    fn commit(spool: &mut Spool, mark: KernelMark) {
+        let writer = spool.begin_drain();
+        writer
+            .commit(mark, &Volumes::new(), |_| Kept::default())
+            .unwrap();
+    }
+
+    fn ours(test: &TestPins) -> PathBuf {
+        let ours = test.folder(&format!("abi-{ABI_VERSION}"));
+        Counters::create(&ours, MapSizes { v4: 64, v6: 64 }).unwrap();
+        ours
+    }
+
+    fn packets<K>(flows: impl Iterator<Item = Flow<K>>) -> u64 {
+        flows.map(|flow| flow.packets).sum()
+    }
+
+    #[test]
+    fn what_another_version_has_counted_is_drained_once_under_our_slots() {
+        for version in [1, 2] {
+            let Some(test) = TestPins::new() else { return };
+            let theirs = test.folder(&format!("abi-{version}"));
+            let eni = filled_other_version(theirs.clone(), version);
+            let (ours, mut rig) = (ours(&test), Rig::new(eni.clone()));
+            let (mut spool, _) = rig.open();
+            let adopted = adopt(test.path(), &ours, None).unwrap().pop().unwrap();
+            assert_eq!(adopted.identities().unwrap(), [(7, eni)]);
+            rig.drain(&adopted, &mut spool);
+            let window = rig.close(&mut spool);
+            assert_eq!(packets(window.v4()), 42 + 4);
+            assert_eq!(packets(window.v6()), 84 + 5);
+            let mut skipped = ByDirection::default();
+            skipped.add(1, 6, 4 * 60);
+            assert_eq!(*window.skipped(), Volumes::from([(3, skipped)]));
+            // An agent of version 1 kept no ledger in which it would be missing.
+            let entered = rig
+                .ledger
+                .conservation()
+                .map(|(_, [of, _])| of.counted.recorded);
+            assert_eq!(entered.sum::<u64>(), if version == 1 { 0 } else { 135 });
+
+            // Killed before the pins are removed: the next agent sees that it was done.
+            drop((adopted, spool));
+            let (_, mark) = rig.open();
+            assert_eq!(adopt(test.path(), &ours, mark.as_ref()).unwrap().len(), 0);
+            assert!(!theirs.exists());
+        }
+    }
+
+    #[test]
+    fn what_their_own_agent_had_drained_is_not_drained_again() {
+        // Killed after the commit, and before what was drained was removed; or earlier, and the next flip is not committed.
+        for (behind, expected) in [(0, [36, 72]), (1, [42 + 4, 84 + 5])] {
+            let Some(test) = TestPins::new() else { return };
+            let eni = filled_other_version(test.folder("abi-2"), 2);
+            let (ours, mut rig) = (ours(&test), Rig::new(eni));
+            let [theirs] = &OtherPins::find(test.path()).unwrap()[..] else {
+                panic!("one folder");
+            };
+            let theirs = theirs.open().unwrap();
+            let (mut spool, _) = rig.open();
+            let mark = KernelMark {
+                epoch: theirs.epoch().unwrap(),
+                flips: theirs.flips().unwrap() - behind,
+                ring_position: RING_OF_VERSION_2 * (1 - behind),
+            };
+            commit(&mut spool, mark.clone());
+            // The agent that adopts them is killed after a drain of its own, and another one goes on.
+            drop(adopt(test.path(), &ours, Some(&mark)).unwrap());
+            let of_ours = KernelMark {
+                epoch: "ours".to_owned(),
+                flips: mark.flips,
+                ..mark
+            };
+            commit(&mut spool, of_ours.clone());
+            let adopted = adopt(test.path(), &ours, Some(&of_ours))
+                .unwrap()
+                .pop()
+                .unwrap();
+            rig.drain(&adopted, &mut spool);
+            let window = rig.close(&mut spool);
+            assert_eq!(
+                [packets(window.v4()), packets(window.v6())],
+                expected,
+                "{behind}"
+            );
+        }
     }
 
     #[test]
     fn what_is_of_an_unknown_version_is_told_of_and_removed() {
         let Some(test) = TestPins::new() else { return };
-        let (theirs, ours) = (test.folder("abi-9"), test.folder("abi-2"));
+        let (theirs, ours) = (test.folder("abi-9"), test.folder("abi-3"));
         Counters::create(&theirs, MapSizes { v4: 64, v6: 64 }).unwrap();
         assert_eq!(adopt(test.path(), &ours, None).unwrap().len(), 0);
         assert!(!theirs.exists() && ours.exists());

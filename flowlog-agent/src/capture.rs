@@ -1,4 +1,7 @@
-//! What is captured: the devices that are ENIs, the programs on them, and the counters that they share.
+//! What is captured: the devices that are ENIs, the programs on them, and what judges their packets.
+mod attach;
+mod state;
+
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
@@ -7,19 +10,20 @@ use std::{
 };
 
 use flowlog_model::{
-    inventory::{self, DeviceIdentity, EniEntry, Inventory, Match, Side},
+    inventory::{DeviceIdentity, EniEntry, Inventory, Match, Side},
     record::Eni,
+    security_group::session::WhenFull,
 };
 
 use crate::{
-    bpf::{
-        self, AttachPlan, BpfError, EniConstants, Hook, Identities, Observer, Prepared, RunStats,
-        Target,
-    },
-    config::CaptureConfig,
-    discovery::{Device, DeviceKey, HeldNamespace, in_namespace},
+    bpf::{self, AttachPlan, Identities, Observer},
+    config::Config,
+    discovery::{Device, DeviceKey, HeldNamespace},
+    firewall::Firewall,
+    security::Security,
     slots::{CapturedEnis, Slots},
 };
+pub(crate) use state::{InterfaceState, JudgedEni};
 
 /// First wait before a device that could not be attached is tried again; it doubles up to [`RETRY_LONGEST`].
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -47,19 +51,6 @@ struct Waiting {
     failed_attempts: u32,
 }
 
-/// How a captured device stands, for metrics and status.
-#[derive(Clone, Debug)]
-pub struct CapturedDevice {
-    /// Its ENI.
-    pub eni_id: String,
-    /// Its name.
-    pub device: String,
-    /// Hooks of ingress and egress.
-    pub hooks: [Hook; 2],
-    /// What the programs at ingress and egress have cost.
-    pub run_stats: [RunStats; 2],
-}
-
 /// What has changed of an ENI's capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -75,23 +66,6 @@ pub struct Change {
     pub captured: bool,
 }
 
-/// How a device that is an ENI stands, for people.
-#[derive(Clone, Debug)]
-pub struct InterfaceState {
-    /// Its ENI; none where the inventory says that it is several.
-    pub eni_id: Option<String>,
-    /// Its name.
-    pub device: String,
-    /// Its named network namespace; none for the host's.
-    pub namespace: Option<String>,
-    /// Hooks of ingress and egress, if it is captured.
-    pub hooks: Option<[Hook; 2]>,
-    /// Why it is not captured.
-    pub reason: Option<String>,
-    /// Attempts to capture it that have failed.
-    pub failed_attempts: u32,
-}
-
 /// Captures devices.
 pub struct Capture {
     pin_folder: PathBuf,
@@ -99,6 +73,9 @@ pub struct Capture {
     plan: AttachPlan,
     slots: Slots,
     identities: Identities,
+    security: Security,
+    when_full: WhenFull,
+    firewall: Firewall,
     inventory: Inventory,
     captured: HashMap<DeviceKey, Captured>,
     waiting: BTreeMap<DeviceKey, Waiting>,
@@ -109,21 +86,26 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Captures nothing yet. `namespaces` is the folder of named ones.
+    /// Captures nothing yet; what a previous agent has left in force is brought to what the inventory says of it. `namespaces` is the
+    /// folder of named ones.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         (pin_folder, namespaces): (PathBuf, PathBuf),
-        config: &CaptureConfig,
+        config: &Config,
         inventory: Inventory,
-        (slots, identities): (Slots, Identities),
+        (slots, identities, mut security): (Slots, Identities, Security),
     ) -> Self {
+        security.follow(&inventory, &slots.table());
         Self {
             identities,
             slots,
+            security,
+            when_full: config.security.when_full,
+            firewall: Firewall::new(pin_folder.clone()),
             plan: AttachPlan {
-                mode: config.attach,
-                position: config.position,
-                clsact_priority: config.clsact_priority,
+                mode: config.capture.attach,
+                position: config.capture.position,
+                clsact_priority: config.capture.clsact_priority,
                 xdp: false,
             },
             pin_folder,
@@ -140,9 +122,14 @@ impl Capture {
     pub fn device(&mut self, device: Device, now: Duration) {
         let entry = match_device(&self.inventory, &device);
         if let Some(captured) = self.captured.get_mut(&device.key) {
-            let same = matches!(&entry, Ok(Some(entry)) if entry_is_same(entry, &captured.entry));
-            if same && captured.device.link_type == device.link_type {
+            if let Ok(Some(entry)) = &entry
+                && captured.device.link_type == device.link_type
+                && is_same_capture(entry, &captured.entry)
+            {
+                let before = std::mem::replace(&mut captured.entry, entry.clone());
+                let key = device.key;
                 captured.device = device;
+                self.follow_entry(key, &before, now);
                 return;
             }
             if matches!(entry, Ok(Some(_))) {
@@ -185,6 +172,8 @@ impl Capture {
         now: Duration,
     ) {
         self.inventory = inventory;
+        // First, so that programs which begin to judge have something to judge by.
+        self.security.follow(&self.inventory, &self.slots.table());
         for device in devices {
             self.device(device, now);
         }
@@ -222,160 +211,6 @@ impl Capture {
         }
     }
 
-    fn attach(&mut self, device: Device, entry: EniEntry, failed_attempts: u32, now: Duration) {
-        let attached = if self.slots.is_captured(&entry.eni.eni_id) {
-            Err(format!(
-                "{} is captured on another device already",
-                entry.eni.eni_id
-            ))
-        } else {
-            self.try_attach(&device, &entry)
-        };
-        match attached {
-            Ok((slot, observer, namespace)) => {
-                self.changed = true;
-                let [ingress, egress] = observer.hooks();
-                tracing::info!(
-                    eni = entry.eni.eni_id,
-                    device = device.name,
-                    namespace = device.namespace_name,
-                    "captured: ingress by {}, egress by {}",
-                    ingress.as_str(),
-                    egress.as_str()
-                );
-                self.changes.push(change(&device, &entry, slot, true));
-                self.captured.insert(
-                    device.key,
-                    Captured {
-                        device,
-                        entry,
-                        slot,
-                        observer,
-                        namespace,
-                    },
-                );
-            }
-            Err(reason) => {
-                let wait =
-                    RETRY_LONGEST.min(RETRY_FIRST.saturating_mul(1 << failed_attempts.min(16)));
-                tracing::warn!(eni = entry.eni.eni_id, device = device.name, retry = ?wait, "not captured: {reason}");
-                // If it was another ENI before, that one's programs are still on it.
-                self.take_off(&device);
-                self.changed = true;
-                self.waiting.insert(
-                    device.key,
-                    Waiting {
-                        device,
-                        reason,
-                        retry_at: Some(now + wait),
-                        failed_attempts: failed_attempts.saturating_add(1),
-                    },
-                );
-            }
-        }
-    }
-
-    fn try_attach(
-        &mut self,
-        device: &Device,
-        entry: &EniEntry,
-    ) -> Result<(u32, Observer, HeldNamespace), String> {
-        let slot = self
-            .slots
-            .take(&entry.eni)
-            .map_err(|error| error.to_string())?;
-        let attached = self.attach_as(slot, device, entry);
-        match &attached {
-            Ok(_) => self.slots.captured(slot),
-            Err(_) => self.slots.cancel(slot),
-        }
-        attached.map(|(observer, namespace)| (slot, observer, namespace))
-    }
-
-    fn attach_as(
-        &self,
-        slot: u32,
-        device: &Device,
-        entry: &EniEntry,
-    ) -> Result<(Observer, HeldNamespace), String> {
-        let failed = |error: BpfError| error.to_string();
-        self.identities.set(slot, &entry.eni).map_err(failed)?;
-        let constants = EniConstants {
-            slot,
-            host_side: entry.side == Side::Host,
-            ethernet: LINK_TYPES_WITH_ETHERNET.contains(&device.link_type),
-            xdp_mtu: 0,
-        };
-        let plan = AttachPlan {
-            xdp: entry.hook == inventory::Hook::Xdp,
-            ..self.plan
-        };
-        let prepared = Prepared::new(&self.pin_folder, constants).map_err(failed)?;
-        let no_entry = |error| format!("cannot enter its network namespace: {error}");
-        let namespace =
-            HeldNamespace::open(&device.namespace_ref(&self.namespaces)).map_err(no_entry)?;
-        let observer = namespace
-            .enter(|| Observer::attach(prepared, target(device), plan))
-            .map_err(no_entry)?
-            .map_err(failed)?;
-        Ok((observer, namespace))
-    }
-
-    /// Ends the capture of a device under one identity and leaves its programs, so that those of the next one can take their place
-    /// without a gap.
-    fn hand_over(&mut self, key: DeviceKey, now: Duration) {
-        if let Some(Captured {
-            device,
-            entry,
-            slot,
-            observer,
-            ..
-        }) = self.captured.remove(&key)
-        {
-            observer.leave();
-            self.released(&device, &entry, slot, now);
-        }
-    }
-
-    /// Takes off a device whatever programs of ours are on it.
-    fn take_off(&self, device: &Device) {
-        // Where its namespace is gone, so is the device.
-        let _ = in_namespace(&device.namespace_ref(&self.namespaces), || {
-            bpf::remove_leftovers(&self.pin_folder, target(device));
-        });
-    }
-
-    fn release(&mut self, key: DeviceKey, now: Duration) {
-        let Some(captured) = self.captured.remove(&key) else {
-            return;
-        };
-        let Captured {
-            device,
-            entry,
-            slot,
-            observer,
-            namespace,
-        } = captured;
-        if let Err(error) = namespace.enter(|| observer.detach(target(&device))) {
-            tracing::warn!(
-                device = device.name,
-                "cannot enter its network namespace to take the programs off: {error}"
-            );
-        }
-        self.released(&device, &entry, slot, now);
-    }
-
-    fn released(&mut self, device: &Device, entry: &EniEntry, slot: u32, now: Duration) {
-        self.slots.release(slot, now);
-        self.changed = true;
-        self.changes.push(change(device, entry, slot, false));
-        tracing::info!(
-            eni = entry.eni.eni_id,
-            device = device.name,
-            "no longer captured"
-        );
-    }
-
     /// Takes all programs off.
     pub fn release_all(&mut self, now: Duration) {
         let keys: Vec<DeviceKey> = self.captured.keys().copied().collect();
@@ -389,6 +224,7 @@ impl Capture {
         for (_, captured) in self.captured.drain() {
             captured.observer.leave();
         }
+        self.firewall.leave();
     }
 
     /// Takes off what a previous agent has left on devices that are not captured any more. `devices` are those that are there.
@@ -405,6 +241,7 @@ impl Capture {
             .map(|key| (key.namespace.inode, key.index))
             .collect();
         bpf::pins::remove_devices_but(&self.pin_folder, &kept);
+        self.firewall.remove_leftovers();
         self.slots.leftovers_removed(now);
     }
 
@@ -428,7 +265,20 @@ impl Capture {
             if let Err(error) = self.identities.remove(slot) {
                 tracing::warn!("{error}");
             }
+            self.security.forget(slot);
         }
+    }
+
+    /// The security groups in the kernel.
+    #[must_use]
+    pub(crate) fn security(&self) -> &Security {
+        &self.security
+    }
+
+    /// Likewise.
+    #[must_use]
+    pub(crate) fn security_mut(&mut self) -> &mut Security {
+        &mut self.security
     }
 
     /// Whose capture has begun or ended since this was asked last, in order.
@@ -461,90 +311,10 @@ impl Capture {
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
-
-    /// The captured devices.
-    #[must_use]
-    pub fn captured(&self) -> Vec<CapturedDevice> {
-        self.captured
-            .values()
-            .map(|captured| CapturedDevice {
-                eni_id: captured.entry.eni.eni_id.clone(),
-                device: captured.device.name.clone(),
-                hooks: captured.observer.hooks(),
-                run_stats: captured.observer.run_stats().unwrap_or_default(),
-            })
-            .collect()
-    }
-
-    /// The devices that are ENIs, captured or not.
-    pub fn interfaces(&self) -> impl Iterator<Item = InterfaceState> {
-        let captured = self.captured.values().map(|captured| InterfaceState {
-            eni_id: Some(captured.entry.eni.eni_id.clone()),
-            device: captured.device.name.clone(),
-            namespace: captured.device.namespace_name.clone(),
-            hooks: Some(captured.observer.hooks()),
-            reason: None,
-            failed_attempts: 0,
-        });
-        let waiting = self.waiting.values().map(|waiting| {
-            let entry = match_device(&self.inventory, &waiting.device)
-                .ok()
-                .flatten();
-            InterfaceState {
-                eni_id: entry.map(|entry| entry.eni.eni_id),
-                device: waiting.device.name.clone(),
-                namespace: waiting.device.namespace_name.clone(),
-                hooks: None,
-                reason: Some(waiting.reason.clone()),
-                failed_attempts: waiting.failed_attempts,
-            }
-        });
-        captured.chain(waiting)
-    }
-
-    /// The ENIs that have a device, and whether that is captured; one with several devices several times. A device that could be each of
-    /// several ENIs is none's.
-    pub fn known_enis(&self) -> impl Iterator<Item = (Eni, bool)> {
-        let captured = self
-            .captured
-            .values()
-            .map(|captured| (captured.entry.eni.clone(), true));
-        let waiting = self.waiting.values().filter_map(|waiting| {
-            let entry = match_device(&self.inventory, &waiting.device).ok()??;
-            Some((entry.eni, false))
-        });
-        captured.chain(waiting)
-    }
-
-    /// Devices that should be captured and are not: name and reason.
-    pub fn waiting(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.waiting
-            .values()
-            .map(|waiting| (waiting.device.name.as_str(), waiting.reason.as_str()))
-    }
 }
 
-fn change(device: &Device, entry: &EniEntry, slot: u32, captured: bool) -> Change {
-    Change {
-        eni_id: entry.eni.eni_id.clone(),
-        slot,
-        device: device.key,
-        side: entry.side,
-        captured,
-    }
-}
-
-fn target(device: &Device) -> Target<'_> {
-    Target {
-        namespace_inode: device.key.namespace.inode,
-        index: device.key.index,
-        name: &device.name,
-        mtu: device.mtu,
-    }
-}
-
-/// Where an entry stands in the file does not matter.
-fn entry_is_same(a: &EniEntry, b: &EniEntry) -> bool {
+/// Whether an ENI is captured in the same way by both entries. Where an entry stands in the file does not matter.
+fn is_same_capture(a: &EniEntry, b: &EniEntry) -> bool {
     a.eni == b.eni && a.side == b.side && a.hook == b.hook
 }
 

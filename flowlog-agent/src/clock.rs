@@ -42,6 +42,14 @@ impl Clock {
         Ok(Self(()))
     }
 
+    /// The time since the kernel was started without the time that the machine was suspended (`CLOCK_MONOTONIC`), by which programs in the
+    /// kernel time sessions.
+    #[must_use]
+    pub fn monotonic(&self) -> Duration {
+        // No Linux is without it.
+        clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+    }
+
     /// This moment. A wall clock that stands before 1970 is taken for 1970.
     #[must_use]
     pub fn now(&self) -> Now {

@@ -17,6 +17,8 @@
 //! | `spool.max-size` | `1GiB` | `1MiB` to `1024GiB` |
 //! | `spool.max-age` | `7d` | `1m` to `365d`: minutes (`m`), hours (`h`) or days (`d`) |
 //! | `spool.max-flows-in-memory` | 262144 | 1024 to 16777216 |
+//! | `security.max-sessions` | 262144 | 1024 to 16777216 |
+//! | `security.when-full` | `accept` | `accept`, `reject` |
 //! | `metrics.listen` | off | address and port |
 //! | `service` | none | [`ServiceConfig`] |
 //! | `flow-log` | none | up to 100 of [`FlowLogConfig`] |
@@ -29,9 +31,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flowlog_common::MAX_SESSIONS;
 use flowlog_model::flow_log::FlowLog;
 use flowlog_model::format::Format;
 use flowlog_model::input::InputError;
+use flowlog_model::security_group::session::WhenFull;
 use flowlog_model::spelled_enum;
 
 mod flow_logs;
@@ -65,6 +69,8 @@ pub struct Config {
     pub capture: CaptureConfig,
     /// Where windows are kept until every flow log has them.
     pub spool: SpoolConfig,
+    /// How the security groups are judged in the kernel.
+    pub security: SecurityConfig,
     /// Where metrics are served.
     pub metrics: MetricsConfig,
     /// The service that manages further flow logs; none if there are those of the file alone.
@@ -123,6 +129,24 @@ impl Default for SpoolConfig {
             max_size_bytes: 1 << 30,
             max_age: Duration::from_secs(7 * 24 * 3600),
             max_flows_in_memory: 262_144,
+        }
+    }
+}
+
+/// How the security groups are judged in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecurityConfig {
+    /// Sessions of all ENIs together that are known at a time.
+    pub max_sessions: u32,
+    /// What becomes of a packet that the rules accept when there is no room for its session.
+    pub when_full: WhenFull,
+}
+
+impl Default for SecurityConfig {
+    fn default() -> Self {
+        Self {
+            max_sessions: MAX_SESSIONS,
+            when_full: WhenFull::Accept,
         }
     }
 }

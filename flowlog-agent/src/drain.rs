@@ -7,7 +7,7 @@
 //! | commit to the spool, with the number of flips and the ring's position | the next agent sees by them that the still generation is committed |
 //! | move the ring's consumer forward | likewise |
 //! | renew the still generation | likewise; it is renewed again |
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use flowlog_common::{EniCounters, Overflow};
 use thiserror::Error;
@@ -19,7 +19,7 @@ use crate::{
     ledger::Ledger,
     sizing::Sizing,
     slots::EniTable,
-    spool::{Committed, KernelMark, Spool, SpoolError, Volumes},
+    spool::{Committed, Kept, KernelMark, RuleIds, Spool, SpoolError, Volumes},
 };
 
 /// Why there was no drain.
@@ -51,6 +51,8 @@ pub struct Books<'a> {
     pub ledger: &'a mut Ledger,
     /// Whose the slots are.
     pub enis: &'a EniTable,
+    /// Gives the ids of rules by their numbers, as far as they are known.
+    pub rule_ids: &'a dyn Fn(&BTreeSet<u32>) -> RuleIds,
     /// Gives the boot time, by which a commit is timed.
     pub now: &'a dyn Fn() -> Duration,
 }
@@ -216,10 +218,13 @@ impl Drainer {
         let skipped = skipped(&aside, books.ledger.lost());
         let mut ledger = books.ledger.clone();
         let read = (books.now)();
-        let committed = writer.commit(mark, &skipped, |volumes| {
-            ledger.drained(volumes, &aside, books.enis);
-            // Text keys and numbers always can be.
-            serde_json::to_value(&ledger).unwrap_or_default()
+        let committed = writer.commit(mark, &skipped, |drain| {
+            ledger.drained(drain, &aside, books.enis);
+            Kept {
+                rule_ids: (books.rule_ids)(&drain.rules),
+                // Text keys and numbers always can be.
+                extras: serde_json::to_value(&ledger).unwrap_or_default(),
+            }
         })?;
         let commit_time = (books.now)().saturating_sub(read);
         *books.ledger = ledger;

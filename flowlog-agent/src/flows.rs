@@ -1,7 +1,10 @@
 //! Flows in user space: as drained from the kernel, sorted by key, and merged.
 use std::cmp::Ordering;
 
-use flowlog_common::{DIRECTION_OUT, FlowCounters, FlowKeyV4, FlowKeyV6, FlowMarks, Volume};
+use flowlog_common::{
+    ACTION_ACCEPT, DIRECTION_OUT, FlowCounters, FlowKeyV4, FlowKeyV6, FlowMarks, ORIGIN_PROGRAM,
+    Volume,
+};
 use itertools::Itertools as _;
 use serde::{Deserialize, Serialize};
 
@@ -11,27 +14,46 @@ pub trait FlowKey: Copy + Ord {
     fn slot(&self) -> u32;
     /// [`flowlog_common::DIRECTION_IN`] or [`DIRECTION_OUT`].
     fn direction(&self) -> u8;
+    /// [`ACTION_ACCEPT`] or [`flowlog_common::ACTION_REJECT`].
+    fn action(&self) -> u8;
+    /// Who counted: one of `flowlog_common::ORIGIN_…`.
+    fn origin(&self) -> u8;
+    /// The key of the same packets if they are accepted, which is less than those of the other verdicts on them.
+    #[must_use]
+    fn accepted(self) -> Self;
 }
 
-impl FlowKey for FlowKeyV4 {
-    fn slot(&self) -> u32 {
-        self.eni
-    }
+macro_rules! flow_key {
+    ($($key:ty),+) => {$(
+        impl FlowKey for $key {
+            fn slot(&self) -> u32 {
+                self.eni
+            }
 
-    fn direction(&self) -> u8 {
-        self.direction
-    }
+            fn direction(&self) -> u8 {
+                self.direction
+            }
+
+            fn action(&self) -> u8 {
+                self.action
+            }
+
+            fn origin(&self) -> u8 {
+                self.origin
+            }
+
+            fn accepted(self) -> Self {
+                Self {
+                    action: ACTION_ACCEPT,
+                    origin: ORIGIN_PROGRAM,
+                    ..self
+                }
+            }
+        }
+    )+};
 }
 
-impl FlowKey for FlowKeyV6 {
-    fn slot(&self) -> u32 {
-        self.eni
-    }
-
-    fn direction(&self) -> u8 {
-        self.direction
-    }
-}
+flow_key!(FlowKeyV4, FlowKeyV6);
 
 /// A flow and what was counted of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

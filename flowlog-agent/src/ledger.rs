@@ -3,11 +3,11 @@
 //! An interface and the programs on it count at different places, so the two agree when
 //!
 //! ```text
-//! interface + merged segments = recorded + skipped + not IP
+//! interface + merged segments = recorded + skipped + not IP - unseen
 //! ```
 //!
 //! for the programs count each segment of a super-packet, and a device counts it once, or after it was cut, or before it was merged: which,
-//! depends on the device and its offloads. So the merged segments are between none and all extra segments of super-packets. The interface's
+//! depends on the device and its offloads. Unseen is what was recorded and dropped before it came to the interface. So the merged segments are between none and all extra segments of super-packets. The interface's
 //! counters are read while packets go on: a count is known only to lie between a reading before the moment that matters and one after it.
 //! [`Conservation`] allows for that, and for no more.
 #[cfg(test)]
@@ -19,7 +19,11 @@ use flowlog_common::{EniCounters, MAX_ENIS, Volume};
 use flowlog_model::spelled_enum;
 use serde::{Deserialize, Serialize};
 
-use crate::{flows::ByDirection, slots::EniTable, spool::Volumes};
+use crate::{
+    flows::ByDirection,
+    slots::EniTable,
+    spool::{Committed, Volumes},
+};
 
 /// Packets of an ENI and direction, by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,12 +37,20 @@ pub struct Counted {
     pub not_ip: u64,
     /// Packets counted beyond the frames that carried them.
     pub extra_segments: u64,
+    /// In flows, and dropped before the interface could see them: sent packets that the security groups or netfilter rejected.
+    #[serde(default)]
+    pub unseen: u64,
 }
 
 impl Counted {
     /// All packets that the programs have counted.
     fn packets(&self) -> u64 {
         self.recorded + self.skipped + self.not_ip
+    }
+
+    /// Those that came to the interface.
+    fn seen(&self) -> u64 {
+        self.packets().saturating_sub(self.unseen)
     }
 }
 
@@ -257,7 +269,7 @@ impl Ledger {
         let merged = entry.conservation().map(|of| of.merged_segments);
         let counted = on.counted_on(entry.before).into_iter().zip(&entry.counted);
         for (direction, ((interface, counted), merged)) in (0..).zip(counted.zip(merged)) {
-            let packets = (interface.low + merged).saturating_sub(counted.packets());
+            let packets = (interface.low + merged).saturating_sub(counted.seen());
             let bytes = u128::from(interface.bytes) * u128::from(packets)
                 / u128::from(interface.low.max(1));
             missing.add(direction, packets, u64::try_from(bytes).unwrap_or(u64::MAX));
@@ -302,9 +314,14 @@ impl Ledger {
     }
 
     /// A drain has brought these flows, and what is in none, and tells what is lost besides.
-    pub fn drained(&mut self, flows: &Volumes, aside: &[EniCounters], enis: &EniTable) {
+    pub fn drained(&mut self, drain: &Committed, aside: &[EniCounters], enis: &EniTable) {
         self.revision += 1;
-        for (slot, volumes) in flows {
+        for (slot, volumes) in &drain.unseen {
+            self.count(enis, *slot, volumes, |counted, packets| {
+                counted.unseen += packets;
+            });
+        }
+        for (slot, volumes) in &drain.volumes {
             self.count(enis, *slot, volumes, |counted, packets| {
                 counted.recorded += packets;
             });
@@ -325,6 +342,7 @@ impl Ledger {
                 counted.skipped += counters.map_full.packets + counters.unparsable.packets;
                 counted.not_ip += counters.not_ip.packets;
                 counted.extra_segments += counters.extra_segments;
+                counted.unseen += counters.dropped.packets;
             }
             self.lose(Cause::MapFull, counters.map_full, 0);
             self.lose(Cause::Unparsable, counters.unparsable, 0);
@@ -441,7 +459,7 @@ impl Entry {
 
     fn settle(&mut self) {
         for (before, counted) in self.before.iter_mut().zip(&self.counted) {
-            let settled = before.nearest(counted.packets());
+            let settled = before.nearest(counted.seen());
             (before.low, before.high) = (settled, settled);
         }
     }
@@ -452,17 +470,15 @@ impl Entry {
             None => self.before,
         };
         let of = |interface: Reading, counted: Counted| {
-            let packets = counted.packets();
-            let interface = interface.nearest(packets);
-            let merged_segments = packets
-                .saturating_sub(interface)
-                .min(counted.extra_segments);
+            let seen = counted.seen();
+            let interface = interface.nearest(seen);
+            let merged_segments = seen.saturating_sub(interface).min(counted.extra_segments);
             let crossed = interface.saturating_add(merged_segments);
             Conservation {
                 interface,
                 counted,
                 merged_segments,
-                difference: crossed.cast_signed() - packets.cast_signed(),
+                difference: crossed.cast_signed() - seen.cast_signed(),
             }
         };
         let [interface_in, interface_out] = interface;

@@ -2,8 +2,8 @@
 //! records, window by window.
 //!
 //! Data flows through the modules in this order: [`discovery`] (devices) → [`capture`] (programs and counters, by way of [`bpf`]) →
-//! [`drain`] (kernel to [`spool`], in sorted runs of [`flows`]) → [`route`] (records of a flow log) → [`sink`]. [`agent`] is the loop that
-//! drives them.
+//! [`drain`] (kernel to [`spool`], in sorted runs of [`flows`]) → [`settle`] (verdicts put together) → [`route`] (records of a flow log) →
+//! [`sink`]. [`agent`] is the loop that drives them.
 
 mod adoption;
 pub mod agent;
@@ -16,6 +16,7 @@ pub mod config;
 pub mod discovery;
 pub mod drain;
 pub mod failpoint;
+mod firewall;
 pub mod flows;
 mod interfaces;
 mod kernel;
@@ -29,6 +30,8 @@ mod privileges;
 mod readiness;
 mod report;
 pub mod route;
+mod security;
+pub mod settle;
 mod sink;
 pub mod sizing;
 pub mod slots;

@@ -30,8 +30,9 @@ use crate::{
     bpf::{Fill, MapSizes},
     capture::Capture,
     drain::{Drain, Drainer},
+    sink::Written,
     slots::EniTable,
-    status::{Conservation, Loss, ServiceStatus, SinkStatus, SpoolStatus},
+    status::{Conservation, Loss, SecurityStatus, ServiceStatus, SinkStatus, SpoolStatus},
 };
 use standing::StandingMetrics;
 
@@ -93,6 +94,8 @@ pub struct Standing<'a> {
     pub service: Option<&'a ServiceStatus>,
     /// What is in no record, by cause, since the spool was made.
     pub losses: &'a [Loss],
+    /// What judges packets.
+    pub security: &'a SecurityStatus,
 }
 
 /// All metrics of the agent.
@@ -101,6 +104,8 @@ pub struct Metrics {
     packets: Family<EniLabels, Counter>,
     bytes: Family<EniLabels, Counter>,
     not_in_flow: Family<NotInFlowLabels, Counter>,
+    without_session: Family<EniLabels, Counter>,
+    unmatched_drops: Family<EniLabels, Counter>,
     map_flows: Family<FamilyLabels, Gauge>,
     map_entries: Family<FamilyLabels, Gauge>,
     program_runs: Family<ProgramLabels, Gauge>,
@@ -111,6 +116,7 @@ pub struct Metrics {
     overflowed: Counter,
     windows: Counter,
     records: Family<FlowLogLabels, Counter>,
+    dropped_late: Family<FlowLogLabels, Counter>,
     enis_captured: Gauge,
     devices_waiting: Gauge,
     standing: StandingMetrics,
@@ -125,6 +131,8 @@ impl Metrics {
             packets: Family::default(),
             bytes: Family::default(),
             not_in_flow: Family::default(),
+            without_session: Family::default(),
+            unmatched_drops: Family::default(),
             map_flows: Family::default(),
             map_entries: Family::default(),
             program_runs: Family::default(),
@@ -135,6 +143,7 @@ impl Metrics {
             overflowed: Counter::default(),
             windows: Counter::default(),
             records: Family::default(),
+            dropped_late: Family::default(),
             enis_captured: Gauge::default(),
             devices_waiting: Gauge::default(),
             standing: StandingMetrics::default(),
@@ -156,6 +165,16 @@ impl Metrics {
             "packets_not_in_flow",
             "Packets that are in no flow, by cause: map_full and unparsable become SKIPDATA; not_ip is not part of a flow log",
             metrics.not_in_flow.clone(),
+        );
+        r.register(
+            "packets_without_session",
+            "Packets for whose session there was no room",
+            metrics.without_session.clone(),
+        );
+        r.register(
+            "packets_dropped_unmatched",
+            "Packets that netfilter dropped and whose flow could not be told",
+            metrics.unmatched_drops.clone(),
         );
         r.register(
             "flow_map_flows",
@@ -207,6 +226,11 @@ impl Metrics {
             metrics.records.clone(),
         );
         r.register(
+            "packets_dropped_late",
+            "Packets that netfilter dropped when the window in which they were counted was closed: they are ACCEPT in it, by flow log",
+            metrics.dropped_late.clone(),
+        );
+        r.register(
             "devices_captured",
             "Devices that are captured",
             metrics.enis_captured.clone(),
@@ -244,6 +268,18 @@ impl Metrics {
             }
         }
         for (index, counters) in (0_u32..).zip(&drain.aside) {
+            for (family, packets) in [
+                (&self.without_session, counters.without_session),
+                (&self.unmatched_drops, counters.unmatched_drops),
+            ] {
+                if packets > 0
+                    && let Some(eni) = eni_id(index / 2)
+                {
+                    let direction = direction((index % 2) as u8);
+                    let labels = EniLabels { eni, direction };
+                    family.get_or_create(&labels).inc_by(packets);
+                }
+            }
             let causes = [
                 ("map_full", counters.map_full),
                 ("unparsable", counters.unparsable),
@@ -269,10 +305,13 @@ impl Metrics {
         self.windows.inc();
     }
 
-    /// A flow log has a window, with so many records.
-    pub fn delivered(&self, flow_log: &str, records: u64) {
+    /// A flow log has a window, of which so much was written.
+    pub(crate) fn delivered(&self, flow_log: &str, written: &Written) {
         let labels = FlowLogLabels::new(flow_log);
-        self.records.get_or_create(&labels).inc_by(records);
+        self.records.get_or_create(&labels).inc_by(written.records);
+        self.dropped_late
+            .get_or_create(&labels)
+            .inc_by(written.dropped_late);
         self.standing.delivered(&labels);
     }
 
@@ -304,6 +343,7 @@ impl Metrics {
         self.standing.set_sinks(standing.sinks);
         self.standing.set_service(standing.service);
         self.standing.set_losses(standing.losses);
+        self.standing.set_security(standing.security);
         let mut text = String::new();
         match encode(&mut text, &self.registry) {
             Ok(()) => text,

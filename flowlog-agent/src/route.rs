@@ -4,14 +4,18 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use flowlog_common::{ACTION_REJECT, DIRECTION_OUT, FlowKeyV4, FlowKeyV6};
+use flowlog_common::{
+    DECIDED_BY_DEFAULT, DECIDED_BY_FIRST_RULE, DECIDED_BY_INNER_ACCESS, DECIDED_BY_NETFILTER,
+    DECIDED_BY_NO_ROOM, DIRECTION_OUT, FlowKeyV4, FlowKeyV6,
+};
 use flowlog_model::{
     flow_log::FlowLog,
-    record::{Action, Direction, Eni, FlowTuple, LogStatus, Record},
+    record::{Action, Direction, Eni, FlowTuple, LogStatus, Record, RejectReason},
 };
 
 use crate::{
-    flows::{ByDirection, Flow, FlowKey},
+    flows::{ByDirection, FlowKey},
+    settle::{Settled, Verdict, settled},
     spool::{Volumes, WindowReader},
 };
 
@@ -22,7 +26,13 @@ const TCP: u8 = 6;
 ///
 /// What the window's flows sum up to is known apart from them. What cannot be read of them is the difference, to the packet and the
 /// octet, and counts as skipped.
-pub fn records(window: &WindowReader, flow_log: &FlowLog, mut each: impl FnMut(&Record<'_>)) {
+///
+/// Tells how many packets netfilter dropped that are in no flow of the window: see [`crate::settle`].
+pub fn records(
+    window: &WindowReader,
+    flow_log: &FlowLog,
+    mut each: impl FnMut(&Record<'_>),
+) -> u64 {
     let enis: Vec<Option<&Eni>> = window
         .enis()
         .map(|eni| eni.filter(|eni| flow_log.contains(eni)))
@@ -32,17 +42,26 @@ pub fn records(window: &WindowReader, flow_log: &FlowLog, mut each: impl FnMut(&
         flow_log,
         traffic: vec![Traffic::default(); enis.len()],
         enis,
+        dropped_late: 0,
     };
-    for flow in window.v4() {
-        router.flow(&flow, v4_tuple(&flow.key), flow.key.action, &mut each);
+    for flow in settled(window.v4()) {
+        router.flow(&flow, v4_tuple(&flow.key), &mut each);
     }
-    for flow in window.v6() {
-        router.flow(&flow, v6_tuple(&flow.key), flow.key.action, &mut each);
+    for flow in settled(window.v6()) {
+        router.flow(&flow, v6_tuple(&flow.key), &mut each);
     }
     for slot in 0..router.enis.len() {
         router.skipped(slot, &mut each);
     }
     router.without_traffic(&mut each);
+    if router.dropped_late > 0 {
+        tracing::debug!(
+            flow_log = flow_log.name.as_str(),
+            packets = router.dropped_late,
+            "netfilter dropped packets that were counted in the window before: they are ACCEPT there"
+        );
+    }
+    router.dropped_late
 }
 
 /// What there was of an ENI.
@@ -60,6 +79,8 @@ struct Router<'w> {
     /// Those that the flow log contains, by slot.
     enis: Vec<Option<&'w Eni>>,
     traffic: Vec<Traffic>,
+    /// Packets that netfilter dropped, of no flow of the window.
+    dropped_late: u64,
 }
 
 impl<'w> Router<'w> {
@@ -69,37 +90,41 @@ impl<'w> Router<'w> {
 
     fn flow<K: FlowKey>(
         &mut self,
-        flow: &Flow<K>,
+        flow: &Settled<K>,
         tuple: FlowTuple,
-        action: u8,
         each: &mut impl FnMut(&Record<'_>),
     ) {
         let slot = flow.key.slot() as usize;
         let Some(eni) = self.eni(slot) else {
             return;
         };
-        if let Some(traffic) = self.traffic.get_mut(slot) {
-            traffic.any = true;
-            let direction = flow.key.direction();
-            traffic.read.add(direction, flow.packets, flow.bytes);
+        self.dropped_late += flow.excess.packets;
+        let direction = flow.key.direction();
+        for (action, verdict) in [
+            (Action::Accept, &flow.accepted),
+            (Action::Reject, &flow.rejected),
+        ] {
+            let Some(Verdict { volume, marks }) = *verdict else {
+                continue;
+            };
+            if let Some(traffic) = self.traffic.get_mut(slot) {
+                traffic.any = true;
+                traffic.read.add(direction, volume.packets, volume.bytes);
+            }
+            if self.flow_log.admits(&tuple, action) {
+                each(&Record {
+                    flow: Some(tuple),
+                    direction: Some(as_direction(direction)),
+                    packets: Some(volume.packets),
+                    bytes: Some(volume.bytes),
+                    action: Some(action),
+                    tcp_flags: (tuple.protocol == TCP).then_some(marks.tcp_flags()),
+                    reject_reason: reject_reason(action, marks.decided_by()),
+                    security_group_rule_id: self.window.rule_id(marks.decided_by()),
+                    ..self.empty_record(eni, LogStatus::Ok)
+                });
+            }
         }
-        let action = if action == ACTION_REJECT {
-            Action::Reject
-        } else {
-            Action::Accept
-        };
-        if !self.flow_log.admits(&tuple, action) {
-            return;
-        }
-        each(&Record {
-            flow: Some(tuple),
-            direction: Some(direction(flow.key.direction())),
-            packets: Some(flow.packets),
-            bytes: Some(flow.bytes),
-            action: Some(action),
-            tcp_flags: (tuple.protocol == TCP).then_some(flow.marks.tcp_flags()),
-            ..self.empty_record(eni, LogStatus::Ok)
-        });
     }
 
     /// What was skipped has no known action, so every flow log of the ENI is told of it.
@@ -182,12 +207,27 @@ impl<'w> Router<'w> {
             log_status,
             action: None,
             tcp_flags: None,
+            reject_reason: None,
+            security_group_rule_id: None,
             batch_id: None,
         }
     }
 }
 
-fn direction(direction: u8) -> Direction {
+/// Why packets of this action were rejected, by what decided it.
+fn reject_reason(action: Action, decided_by: u32) -> Option<RejectReason> {
+    match (action, decided_by) {
+        (Action::Reject, DECIDED_BY_NO_ROOM) => Some(RejectReason::SessionTableFull),
+        (Action::Reject, DECIDED_BY_NETFILTER) => Some(RejectReason::Netfilter),
+        (
+            Action::Reject,
+            DECIDED_BY_INNER_ACCESS | DECIDED_BY_DEFAULT | DECIDED_BY_FIRST_RULE..,
+        ) => Some(RejectReason::SecurityGroup),
+        _ => None,
+    }
+}
+
+fn as_direction(direction: u8) -> Direction {
     if direction == DIRECTION_OUT {
         Direction::Out
     } else {

@@ -6,6 +6,19 @@
 //! Addresses and ports are in network byte order, as in the packet. Everything else is in the host's order.
 #![no_std]
 
+/// Asserts size and alignment at compile time, so that kernel and user space cannot drift apart.
+macro_rules! assert_layout {
+    ($($type:ty: $size:literal, $align:literal;)+) => {
+        $(const _: () = assert!(size_of::<$type>() == $size && align_of::<$type>() == $align);)+
+    };
+}
+
+mod policies;
+mod sessions;
+
+pub use policies::*;
+pub use sessions::*;
+
 /// Version of everything in this crate; part of the path under which maps are pinned.
 pub const ABI_VERSION: u32 = 3;
 
@@ -260,7 +273,7 @@ pub struct FragmentKey {
     pub reserved: u8,
 }
 
-/// What a first fragment tells of the later ones.
+/// What a first fragment tells of the later ones: their ports, and what kind of ICMP they are.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FragmentPorts {
@@ -270,16 +283,15 @@ pub struct FragmentPorts {
     pub dst_port: [u8; 2],
     /// Protocol of the upper layer.
     pub protocol: u8,
-    /// Always 0.
-    pub reserved: [u8; 3],
+    /// A [`PacketKind`].
+    pub kind: u8,
+    /// Of ICMP queries, the identifier, as in the packet.
+    pub identifier: [u8; 2],
 }
 
-/// Asserts size and alignment at compile time, so that kernel and user space cannot drift apart.
-macro_rules! assert_layout {
-    ($($type:ty: $size:literal, $align:literal;)+) => {
-        $(const _: () = assert!(size_of::<$type>() == $size && align_of::<$type>() == $align);)+
-    };
-}
+mod netfilter;
+
+pub use netfilter::{Device, DeviceKey, KernelLayout, MAX_DEVICES};
 
 assert_layout! {
     FlowKeyV4: 20, 4;

@@ -116,7 +116,7 @@ impl<K> Counted<K> {
         };
         let key = self.key.as_ref();
         if let Some(counters) = map.get_ptr_mut(key) {
-            return self.add_to(counters);
+            return add_to(counters, self.volume, self.tcp_flags);
         }
         let first = FlowCounters {
             packets: self.volume.packets,
@@ -125,11 +125,11 @@ impl<K> Counted<K> {
             judged: 0,
         };
         if map.insert(key, &first, u64::from(BPF_NOEXIST)).is_ok() {
-            return inserted(&place);
+            return inserted(place.generation, place.family);
         }
         // Another CPU was first with this flow, or there is no room.
         match map.get_ptr_mut(key) {
-            Some(counters) => self.add_to(counters),
+            Some(counters) => add_to(counters, self.volume, self.tcp_flags),
             None => self.overflow(*key, &place),
         }
     }
@@ -154,20 +154,6 @@ impl<K> Counted<K> {
     }
 
     #[inline(always)]
-    fn add_to(&self, counters: *mut FlowCounters) {
-        // SAFETY: a live map value: entries of the active generation are never deleted.
-        unsafe {
-            atomic::add(&raw mut (*counters).packets, self.volume.packets);
-            atomic::add(&raw mut (*counters).bytes, self.volume.bytes);
-            let flags = u32::from(self.tcp_flags);
-            // Most packets bring no new flag, and a read is cheaper than a locked write.
-            if flags != 0 && (*counters).marks.0 & flags != flags {
-                atomic::or(&raw mut (*counters).marks.0, flags);
-            }
-        }
-    }
-
-    #[inline(always)]
     fn map_full(&self, place: &Place) {
         aside(
             Aside::MapFull,
@@ -178,17 +164,32 @@ impl<K> Counted<K> {
     }
 }
 
+/// Adds a packet to its flow.
+#[inline(always)]
+pub fn add_to(counters: *mut FlowCounters, volume: Volume, tcp_flags: u8) {
+    // SAFETY: a live map value: entries of the active generation are never deleted.
+    unsafe {
+        atomic::add(&raw mut (*counters).packets, volume.packets);
+        atomic::add(&raw mut (*counters).bytes, volume.bytes);
+        let flags = u32::from(tcp_flags);
+        // Most packets bring no new flag, and a read is cheaper than a locked write.
+        if flags != 0 && (*counters).marks.0 & flags != flags {
+            atomic::or(&raw mut (*counters).marks.0, flags);
+        }
+    }
+}
+
 /// Tells user space once when the map passes half full.
 #[inline(always)]
-fn inserted(place: &Place) {
-    let Some(occupancy) = OCCUPANCY.get_ptr_mut(place.generation * 2 + place.family) else {
+pub fn inserted(generation: u32, family: u32) {
+    let Some(occupancy) = OCCUPANCY.get_ptr_mut(generation * 2 + family) else {
         return;
     };
     // SAFETY: a live map value; `wake_at` is written by user space only while the generation is still.
     unsafe {
         if atomic::fetch_increment(&raw mut (*occupancy).flows) + 1 == (*occupancy).wake_at {
             // Were the ring full, user space would have been woken already.
-            let _ = WAKE.output(&u64::from(place.generation), 0);
+            let _ = WAKE.output(&u64::from(generation), 0);
         }
     }
 }

@@ -21,6 +21,14 @@ static ETHERNET: Global<u8> = Global::new(1);
 #[unsafe(no_mangle)]
 static XDP_MTU: Global<u32> = Global::new(0);
 
+/// What is done with the security groups' verdict: 0 if nothing is judged, 1 if it is counted, 2 if rejected packets are dropped too.
+#[unsafe(no_mangle)]
+static SECURITY_MODE: Global<u8> = Global::new(0);
+
+/// What becomes of an accepted packet for whose session there is no room: 0 if it passes, 1 if it is rejected.
+#[unsafe(no_mangle)]
+static WHEN_FULL: Global<u8> = Global::new(0);
+
 #[inline(always)]
 pub fn slot() -> u32 {
     ENI.load()
@@ -34,6 +42,23 @@ pub fn has_ethernet_header() -> bool {
 #[inline(always)]
 pub fn xdp_mtu() -> u32 {
     XDP_MTU.load()
+}
+
+/// Whether the security groups are asked.
+#[inline(always)]
+pub fn judges() -> bool {
+    SECURITY_MODE.load() != 0
+}
+
+/// Whether packets that they reject are dropped.
+#[inline(always)]
+pub fn enforces() -> bool {
+    SECURITY_MODE.load() == 2
+}
+
+#[inline(always)]
+pub fn rejects_when_full() -> bool {
+    WHEN_FULL.load() != 0
 }
 
 /// DIRECTION_IN is 0 and DIRECTION_OUT 1, so the host's side mirrors them.

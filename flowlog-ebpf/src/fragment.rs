@@ -1,6 +1,6 @@
 //! First fragments have the ports; later ones find them here.
 use aya_ebpf::bindings::BPF_ANY;
-use flowlog_common::{FragmentKey, FragmentPorts};
+use flowlog_common::{FragmentKey, FragmentPorts, PacketKind};
 
 use crate::maps::FRAGMENTS;
 
@@ -19,7 +19,8 @@ pub fn remember(key: &FragmentKey, ports: u32, protocol: u8) {
         src_port: [s0, s1],
         dst_port: [d0, d1],
         protocol,
-        reserved: [0; 3],
+        kind: PacketKind::Tuple as u8,
+        identifier: [0; 2],
     };
     // Where there is no room, later fragments are counted with ports 0.
     let _ = FRAGMENTS.insert(key, &ports, u64::from(BPF_ANY));

@@ -3,7 +3,7 @@ use flowlog_common::{FragmentKey, Volume};
 
 use crate::{
     count::Counted,
-    eni, fragment, gso,
+    fragment, gso,
     key::{AddressesV4, KeyV4, Rest},
     packet::{MAX_OFFSET, Packet, Plain, Segments},
     transport,
@@ -67,7 +67,9 @@ pub fn read<P: Packet>(
     };
     let fragment = u16::from_be(header.fragment);
     if fragment & FRAGMENT_OFFSET != 0 {
-        if let Some(first) = fragment::recall(&fragment_key(&addresses, &rest, header.id)) {
+        if let Some(first) =
+            fragment::recall(&fragment_key(packet.slot(), &addresses, &rest, header.id))
+        {
             rest.ports = first.ports;
         }
         return Some(Counted {
@@ -84,7 +86,7 @@ pub fn read<P: Packet>(
     rest.ports = transport.ports;
     if fragment & MORE_FRAGMENTS != 0 {
         fragment::remember(
-            &fragment_key(&addresses, &rest, header.id),
+            &fragment_key(packet.slot(), &addresses, &rest, header.id),
             transport.ports,
             header.protocol,
         );
@@ -105,12 +107,12 @@ pub fn read<P: Packet>(
 }
 
 #[inline(always)]
-fn fragment_key(addresses: &AddressesV4, rest: &Rest, id: u16) -> FragmentKey {
+fn fragment_key(slot: u32, addresses: &AddressesV4, rest: &Rest, id: u16) -> FragmentKey {
     let [s0, s1, s2, s3] = addresses.src.to_ne_bytes();
     let [d0, d1, d2, d3] = addresses.dst.to_ne_bytes();
     let [i0, i1] = id.to_ne_bytes();
     FragmentKey {
-        eni: eni::slot(),
+        eni: slot,
         id: [i0, i1, 0, 0],
         src_addr: [s0, s1, s2, s3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         dst_addr: [d0, d1, d2, d3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],

@@ -3,7 +3,7 @@ use flowlog_common::{FragmentKey, Volume};
 
 use crate::{
     count::Counted,
-    eni, fragment, gso,
+    fragment, gso,
     key::{AddressesV6, KeyV6, Rest},
     packet::{MAX_OFFSET, Packet, Plain, Segments},
     transport,
@@ -91,7 +91,9 @@ pub fn read<P: Packet>(
         direction,
     };
     if let Fragment::Later(id) = upper.fragment {
-        if let Some(first) = fragment::recall(&fragment_key(&addresses, direction, id)) {
+        if let Some(first) =
+            fragment::recall(&fragment_key(packet.slot(), &addresses, direction, id))
+        {
             rest.ports = first.ports;
             rest.protocol = first.protocol;
         }
@@ -109,7 +111,7 @@ pub fn read<P: Packet>(
     let jumbo = jumbo_option_octets(&header, segments);
     if let Fragment::First(id) = upper.fragment {
         fragment::remember(
-            &fragment_key(&addresses, direction, id),
+            &fragment_key(packet.slot(), &addresses, direction, id),
             transport.ports,
             upper.protocol,
         );
@@ -211,9 +213,9 @@ fn is_extension(protocol: u8) -> bool {
 }
 
 #[inline(always)]
-fn fragment_key(addresses: &AddressesV6, direction: u8, id: [u8; 4]) -> FragmentKey {
+fn fragment_key(slot: u32, addresses: &AddressesV6, direction: u8, id: [u8; 4]) -> FragmentKey {
     FragmentKey {
-        eni: eni::slot(),
+        eni: slot,
         id,
         src_addr: octets(addresses.src),
         dst_addr: octets(addresses.dst),

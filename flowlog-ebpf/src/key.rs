@@ -2,7 +2,11 @@
 //!
 //! The kernel hashes a key by words of 4 octets and compares it by words of 8. Were the key written field by field, those reads would
 //! span several writes that have just been made, and each would wait until they have left the store buffer.
+mod rewrite;
+
 use flowlog_common::{ACTION_ACCEPT, FlowKeyV4, FlowKeyV6};
+
+pub use rewrite::FlowKey;
 
 use crate::eni;
 

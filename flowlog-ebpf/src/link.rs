@@ -5,7 +5,7 @@ use crate::{
 };
 
 /// Stacked VLAN tags that are read; a frame with more is counted as unparsable.
-const MAX_VLAN_TAGS: usize = 4;
+pub const MAX_VLAN_TAGS: usize = 4;
 
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -57,7 +57,7 @@ pub fn network<P: Packet>(packet: &P, zero: u32) -> Option<Network> {
 }
 
 #[inline(always)]
-fn is_vlan(ethertype: u16) -> bool {
+pub fn is_vlan(ethertype: u16) -> bool {
     matches!(
         ethertype,
         ETHERTYPE_8021Q | ETHERTYPE_8021AD | ETHERTYPE_QINQ

@@ -2,6 +2,8 @@
 //!
 //! One observer per ENI and device direction: it reads a packet's headers, adds it to its flow's counters and lets it go on
 //! untouched. The programs of an ENI are loaded for that ENI alone, with the constants of [`eni`] filled in.
+//!
+//! One more for the whole host sees what netfilter drops: [`netfilter`].
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -16,22 +18,26 @@
 
 mod atomic;
 mod count;
+mod dropped;
 mod eni;
 mod fragment;
 mod gso;
 mod ipv4;
 mod ipv6;
+mod kernel;
 mod key;
 mod link;
 mod maps;
+mod netfilter;
 mod packet;
+mod received;
 mod transport;
 mod tunnel;
 
 use aya_ebpf::{
     bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS},
-    macros::{classifier, xdp},
-    programs::{TcContext, XdpContext},
+    macros::{classifier, raw_tracepoint, xdp},
+    programs::{RawTracePointContext, TcContext, XdpContext},
 };
 
 use crate::packet::{Skb, XdpFrame};
@@ -56,6 +62,20 @@ pub fn flowlog_egress(ctx: TcContext) -> i32 {
 pub fn flowlog_xdp(ctx: XdpContext) -> u32 {
     count::packet(&XdpFrame::new(&ctx), eni::direction_of_ingress());
     XDP_PASS
+}
+
+/// On the tracepoint of packets that the kernel drops, one for the whole host.
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn flowlog_drops(ctx: RawTracePointContext) -> i32 {
+    netfilter::dispatch(&ctx);
+    0
+}
+
+/// What [`flowlog_drops`] goes on with, for a packet that netfilter drops.
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn flowlog_verdict(ctx: RawTracePointContext) -> i32 {
+    netfilter::verdict(&ctx);
+    0
 }
 
 #[panic_handler]

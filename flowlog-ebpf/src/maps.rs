@@ -3,13 +3,14 @@
 //! Counters come in two generations: the active one, into which every program counts, and the still one, which user space
 //! reads. A program reads `ACTIVE` once per packet, so that all that it counts of the packet is in one generation.
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, RingBuf},
     macros::btf_map,
 };
 use flowlog_common::{
-    Active, EniCounters, FAMILIES, FlowCounters, FlowKeyV4, FlowKeyV6, FragmentKey, FragmentPorts,
-    GENERATIONS, MAX_ENIS, MAX_FRAGMENTED_DATAGRAMS, OVERFLOW_RING_BYTES, Occupancy, Overflow,
-    WAKE_RING_BYTES,
+    Active, DirectionTables, EniCounters, FAMILIES, FlowCounters, FlowKeyV4, FlowKeyV6,
+    FragmentKey, FragmentPorts, GENERATIONS, MAX_ENIS, MAX_FRAGMENTED_DATAGRAMS, MAX_POLICIES,
+    MAX_SESSIONS, OVERFLOW_RING_BYTES, Occupancy, OutcomeVector, Overflow, POLICY_ENTRIES,
+    PrefixAddress, Session, SessionKey, SessionRoom, WAKE_RING_BYTES,
 };
 
 /// A flow map of one generation. User space makes the real ones, of a size that follows the traffic.
@@ -38,7 +39,7 @@ pub static ENIS: ArrayOfMaps<Enis, GENERATIONS> = ArrayOfMaps::new();
 #[btf_map]
 pub static OCCUPANCY: Array<Occupancy, { GENERATIONS * FAMILIES }> = Array::new();
 
-/// Tells user space that a flow map has passed half full.
+/// Tells user space that a flow map has passed half full, or that a session had no room.
 #[btf_map]
 pub static WAKE: RingBuf<u64, { WAKE_RING_BYTES as usize }> = RingBuf::new();
 
@@ -55,3 +56,37 @@ pub static FRAGMENTS: LruHashMap<
     FragmentPorts,
     { MAX_FRAGMENTED_DATAGRAMS as usize },
 > = LruHashMap::new();
+
+/// `BPF_F_INNER_MAP`: maps of any number of entries can be behind a map of maps.
+const INNER_MAP: usize = 0x1000;
+
+/// `BPF_F_NO_PREALLOC`: entries take memory when they are made.
+const NO_PREALLOC: usize = 1;
+
+/// Which policy holds for each slot. The entry behind them is user space's.
+#[btf_map]
+pub static POLICIES: Array<u64, { POLICY_ENTRIES as usize }> = Array::new();
+
+/// By policy: the tables of its two directions.
+#[btf_map]
+pub static TABLES: ArrayOfMaps<Array<DirectionTables, 2>, { MAX_POLICIES as usize }> =
+    ArrayOfMaps::new();
+
+/// By policy: its bit vectors, by class. User space makes the real ones, of as many entries as there are classes.
+#[btf_map]
+pub static VECTORS: ArrayOfMaps<Array<OutcomeVector, 1, INNER_MAP>, { MAX_POLICIES as usize }> =
+    ArrayOfMaps::new();
+
+/// By policy: the classes of its prefixes of all tables.
+#[btf_map]
+pub static PREFIXES: ArrayOfMaps<LpmTrie<PrefixAddress, u32, 1>, { MAX_POLICIES as usize }> =
+    ArrayOfMaps::new();
+
+/// The sessions of all ENIs. It never forgets silently: a session that has no room is counted.
+#[btf_map]
+pub static SESSIONS: HashMap<SessionKey, Session, { MAX_SESSIONS as usize }, NO_PREALLOC> =
+    HashMap::new();
+
+/// Whether sessions had no room.
+#[btf_map]
+pub static SESSION_ROOM: Array<SessionRoom, 1> = Array::new();

@@ -29,6 +29,20 @@ pub enum Segments {
     OfDatagram(u32),
 }
 
+impl Segments {
+    /// Of a packet of the kernel's, by its `gso_size` and `gso_segs`.
+    #[inline(always)]
+    pub fn of_gso(size: u32, count: impl FnOnce() -> u32) -> Self {
+        /// `GSO_BY_FRAGS` of include/linux/skbuff.h: segments are as long as they are.
+        const GSO_BY_FRAGS: u32 = 0xffff;
+        match size {
+            0 => Self::One,
+            GSO_BY_FRAGS => Self::Count(count()),
+            size => Self::OfPayload(size),
+        }
+    }
+}
+
 /// A type whose every bit pattern is a value, and that may be read at any address.
 ///
 /// # Safety
@@ -45,6 +59,12 @@ unsafe impl Plain for u32 {}
 
 /// A packet.
 pub trait Packet {
+    /// Slot of its ENI.
+    #[inline(always)]
+    fn slot(&self) -> u32 {
+        eni::slot()
+    }
+
     /// Octets of the whole frame.
     fn octets(&self) -> u32;
 
@@ -123,15 +143,10 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn segments(&self, _network_octets: u32) -> Segments {
-        /// `GSO_BY_FRAGS` of include/linux/skbuff.h: segments are as long as they are.
-        const GSO_BY_FRAGS: u32 = 0xffff;
         // SAFETY: the kernel's context.
-        match unsafe { (*self.skb).gso_size } {
-            0 => Segments::One,
-            // SAFETY: the kernel's context.
-            GSO_BY_FRAGS => Segments::Count(unsafe { (*self.skb).gso_segs }),
-            size => Segments::OfPayload(size),
-        }
+        let size = unsafe { (*self.skb).gso_size };
+        // SAFETY: the kernel's context.
+        Segments::of_gso(size, || unsafe { (*self.skb).gso_segs })
     }
 }
 

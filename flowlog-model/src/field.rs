@@ -15,6 +15,8 @@
 //! | `region` | string | records of an ENI of no region |
 //! | `tcp-flags` | number | NODATA, SKIPDATA, flows that are not TCP |
 //! | `type` | `IPv4`, `IPv6` | NODATA, SKIPDATA |
+//! | `reject-reason` | `security-group`, `session-table-full`, `netfilter` | NODATA, SKIPDATA, ACCEPT |
+//! | `security-group-rule-id` | string | NODATA, SKIPDATA, flows that no rule decided |
 //! | `batch-id` | string | records that are in no batch |
 use crate::spelled_enum;
 
@@ -63,6 +65,10 @@ spelled_enum! {
         TcpFlags = "tcp-flags",
         /// `IPv4` or `IPv6`. Extended.
         Type = "type",
+        /// Why the packets were not allowed. Extended.
+        RejectReason = "reject-reason",
+        /// The rule of a security group that decided. Extended.
+        SecurityGroupRuleId = "security-group-rule-id",
         /// Identity of the batch in which the record is delivered. Extended.
         BatchId = "batch-id",
     }
@@ -94,8 +100,14 @@ pub const DEFAULT_FIELDS: [Field; 18] = [
 ];
 
 /// The fields that a flow log can have on request.
-pub const EXTENDED_FIELDS: [Field; 4] =
-    [Field::Region, Field::TcpFlags, Field::Type, Field::BatchId];
+pub const EXTENDED_FIELDS: [Field; 6] = [
+    Field::Region,
+    Field::TcpFlags,
+    Field::Type,
+    Field::RejectReason,
+    Field::SecurityGroupRuleId,
+    Field::BatchId,
+];
 
 #[cfg(test)]
 mod tests {

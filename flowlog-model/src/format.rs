@@ -190,6 +190,12 @@ fn value_of<'a>(field: Field, record: &Record<'a>) -> Value<'a> {
                 "IPv6"
             })
         }),
+        Field::RejectReason => record
+            .reject_reason
+            .map_or(Value::Absent, |reason| Value::Word(reason.as_str())),
+        Field::SecurityGroupRuleId => record
+            .security_group_rule_id
+            .map_or(Value::Absent, Value::Id),
         Field::BatchId => record.batch_id.map_or(Value::Absent, Value::Id),
     }
 }

@@ -12,6 +12,7 @@
 //! | `match.namespace` | the named network namespace in which the device is; the host's if absent |
 //! | `side` | `guest` (default): the device is the ENI; `host`: it is the host's end of the VM's veth or tap |
 //! | `hook` | `tc` (default) or `xdp`: what counts ingress |
+//! | `netfilter` | `true` (default): what the host's firewall drops is REJECT; `false`: it is ACCEPT, or not recorded |
 //! | `security-mode`, `security-group-ids`, `private-ip-addresses`, `ipv6-addresses` | see [`crate::security_group`] |
 //!
 //! and of `[[security-group]]` and `[[prefix-list]]`, which [`crate::security_group`] describes. An ENI of another host that is a member
@@ -69,6 +70,8 @@ pub struct EniEntry {
     pub side: Side,
     /// What counts ingress.
     pub hook: Hook,
+    /// Whether the host firewall's verdicts on its packets are recorded.
+    pub netfilter: bool,
     /// Its security groups.
     pub security: Attachment,
     /// Line of the file in which the entry begins, from 1.

@@ -3,6 +3,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spelled_enum;
+
 /// The identity of an elastic network interface.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Eni {
@@ -49,6 +51,18 @@ pub enum LogStatus {
     SkipData,
 }
 
+spelled_enum! {
+    /// Why packets were not allowed.
+    pub enum RejectReason {
+        /// The security groups do not allow them.
+        SecurityGroup = "security-group",
+        /// There was no room for their session, and the configuration has them rejected then.
+        SessionTableFull = "session-table-full",
+        /// The host's firewall dropped them.
+        Netfilter = "netfilter",
+    }
+}
+
 /// The 5-tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowTuple {
@@ -87,6 +101,10 @@ pub struct Record<'a> {
     pub action: Option<Action>,
     /// TCP flags OR-ed over the window; of `OK` records of TCP only.
     pub tcp_flags: Option<u8>,
+    /// Why the packets were not allowed; of REJECT only.
+    pub reject_reason: Option<RejectReason>,
+    /// Id of the rule that decided the action; none where no rule did.
+    pub security_group_rule_id: Option<&'a str>,
     /// Identity of the batch in which the record is delivered; none before it is in one.
     pub batch_id: Option<&'a str>,
 }

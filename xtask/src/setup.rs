@@ -47,7 +47,7 @@ struct Tool {
     purpose: Purpose,
 }
 
-const TOOLS: [Tool; 3] = [
+const TOOLS: [Tool; 5] = [
     Tool {
         program: "cc",
         package: "build-essential",
@@ -64,6 +64,18 @@ const TOOLS: [Tool; 3] = [
         program: "python3",
         package: "python3",
         why: "runs the official SDKs in tests",
+        purpose: Purpose::Test,
+    },
+    Tool {
+        program: "nft",
+        package: "nftables",
+        why: "makes rules of netfilter in the lab's namespaces",
+        purpose: Purpose::Test,
+    },
+    Tool {
+        program: "iptables",
+        package: "iptables",
+        why: "likewise, the older way",
         purpose: Purpose::Test,
     },
 ];

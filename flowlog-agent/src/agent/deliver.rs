@@ -114,7 +114,7 @@ impl Agent {
             } => {
                 self.spool.delivered(&flow_log, window);
                 failpoint::reached("window-removed");
-                self.metrics.delivered(&flow_log, written.records);
+                self.metrics.delivered(&flow_log, &written);
                 let health = self.sink_health.entry(flow_log).or_default();
                 health.delivered += 1;
                 health.next_attempt = None;

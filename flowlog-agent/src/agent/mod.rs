@@ -41,7 +41,7 @@ pub use reload::{MAX_INVENTORY_BYTES, load_inventory};
 use crate::{
     adoption::Adopted,
     bpf::{
-        self, Wake,
+        self, Wake, Woken,
         pins::{self, Pins},
     },
     capture::Capture,
@@ -64,6 +64,12 @@ use crate::{
 };
 use deliver::SinkHealth;
 use windows::{ToClose, Why};
+
+/// How often sessions that are over are cleared away.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Shortest time between two sweeps, when there is no room for sessions.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the command line says over the configuration.
 #[derive(Clone, Debug, Default)]
@@ -139,6 +145,12 @@ struct Agent {
     /// When the spool is to be tried again, as a boot time.
     spool_retry: Option<Duration>,
     compaction: Option<JoinHandle<Compacted>>,
+    /// Since the start.
+    packets_without_session: u64,
+    unmatched_drops: u64,
+    /// When sessions are to be swept, if there is anything to be swept, and when they were last, as boot times.
+    sweep_at: Duration,
+    swept_at: Duration,
     sinks: Sinks,
     sink_sender: mpsc::UnboundedSender<SinkEvent>,
     sink_events: mpsc::UnboundedReceiver<SinkEvent>,
@@ -178,7 +190,7 @@ impl Signals {
 /// What the loop goes round for.
 enum Event {
     Device(DeviceEvent),
-    HalfFull,
+    Woken(Woken),
     /// The time has come for something.
     Due,
     InventoryChanged,
@@ -197,7 +209,7 @@ impl Agent {
         loop {
             match self.next_event().await? {
                 Event::Device(event) => self.device_event(event)?,
-                Event::HalfFull => self.drain(Why::Early)?,
+                Event::Woken(woken) => self.woken(woken)?,
                 Event::Due if self.ends_with_this_window() => return Ok(()),
                 Event::Due => self.due()?,
                 Event::InventoryChanged => self.reload_inventory(),
@@ -246,7 +258,7 @@ impl Agent {
             _ = self.signals.terminate.recv() => Event::End("SIGTERM"),
             _ = self.signals.interrupt.recv() => Event::End("interrupted"),
             () = self.alarm.wait() => Event::Due,
-            () = self.wake.wait() => Event::HalfFull,
+            woken = self.wake.wait() => Event::Woken(woken),
             event = self.discovery.next() => Event::Device(event),
             _ = self.signals.hangup.recv() => Event::Reload,
             () = self.inventory_watch.changed() => Event::InventoryChanged,
@@ -266,7 +278,15 @@ impl Agent {
             .unwrap_or_else(|| self.windows.next_deadline());
         let capture = self.capture.next_retry().unwrap_or(Duration::MAX);
         let report = self.management.as_ref().and_then(Management::next_look);
-        windows.min(capture).min(report.unwrap_or(Duration::MAX))
+        let sweep = if self.capture.security().is_busy() {
+            self.sweep_at
+        } else {
+            Duration::MAX
+        };
+        windows
+            .min(capture)
+            .min(report.unwrap_or(Duration::MAX))
+            .min(sweep)
     }
 
     /// Whether the last window that was asked for is due, and the programs go with the agent: they must go before that window is closed, and
@@ -284,6 +304,9 @@ impl Agent {
             let waiting: Vec<DeviceKey> = self.capture.waiting_devices().collect();
             self.with_capture(waiting, None, Capture::retry);
         }
+        if self.sweep_at <= now {
+            self.sweep_sessions();
+        }
         if self.spool_retry.is_some_and(|at| at <= now) {
             self.drain(Why::Early)?;
         }
@@ -295,6 +318,28 @@ impl Agent {
             self.follow_service()?;
         }
         Ok(())
+    }
+
+    fn woken(&mut self, woken: Woken) -> Result<(), AgentError> {
+        if woken.for_sessions {
+            // Not at once each time: where none of many sessions is over, the next packet wakes the agent again.
+            let soon = self.swept_at.saturating_add(SWEEP_PAUSE);
+            self.sweep_at = self.sweep_at.min(soon);
+        }
+        if woken.for_flows {
+            self.drain(Why::Early)?;
+        }
+        Ok(())
+    }
+
+    fn sweep_sessions(&mut self) {
+        let monotonic = self.clock.monotonic();
+        if let Err(error) = self.capture.security_mut().sweep(monotonic) {
+            tracing::warn!("{error}");
+            self.last_error = Some((self.clock.now().boot, error.to_string()));
+        }
+        self.swept_at = self.clock.now().boot;
+        self.sweep_at = self.swept_at.saturating_add(SWEEP_INTERVAL);
     }
 
     fn device_event(&mut self, event: DeviceEvent) -> Result<(), AgentError> {

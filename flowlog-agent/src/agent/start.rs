@@ -32,7 +32,7 @@ use crate::{
     discovery::{Discovery, Settings},
     drain::Drainer,
     failpoint,
-    kernel::Kernel,
+    kernel::{Kernel, KernelSizes},
     ledger::{Cause, Ledger},
     metrics::{self, Metrics},
     output, privileges,
@@ -183,13 +183,8 @@ impl Agent {
         let (spool, recovered) = Spool::open(spool_config(&config.spool))?;
         let previous = Previous::new(recovered, &boot_id);
         let settings = settings(&inventory);
-        let (drainer, capture) = take_over(
-            (pin_folder, left),
-            &config.capture,
-            inventory,
-            &settings,
-            &previous,
-        )?;
+        let (drainer, capture) =
+            take_over((pin_folder, left), &config, inventory, &settings, &previous)?;
         let adopted = adoption::adopt(&config.pin_path, pin_folder, previous.mark.as_ref())?;
         let scrapes = match config.metrics.listen {
             Some(listen) => Some(
@@ -239,6 +234,10 @@ impl Agent {
             state_is_saved: false,
             spool_retry: None,
             compaction: None,
+            packets_without_session: 0,
+            unmatched_drops: 0,
+            sweep_at: now.boot,
+            swept_at: now.boot,
             sink_health: BTreeMap::new(),
             windows_committed: 0,
             last_closed: None,
@@ -293,7 +292,9 @@ impl Agent {
             let captured = enis.into_iter().filter(|eni| eni.gone_at_ns.is_none());
             self.ledger
                 .lose_counters(captured.map(|stored| stored.eni.eni_id));
-        } else if left == Pins::New || !same_boot {
+        } else if !same_boot
+            || (left == Pins::New && !self.adopted.iter().any(Adopted::is_in_ledger))
+        {
             self.ledger.released_all();
         }
         // Also where nothing was left, so that the spool has a state before anything is counted.
@@ -342,28 +343,34 @@ fn spool_config(config: &config::SpoolConfig) -> SpoolConfig {
 /// Makes what is in the kernel besides the programs, or takes it over.
 fn take_over(
     (pin_folder, left): (&Path, Pins),
-    config: &config::CaptureConfig,
+    config: &Config,
     inventory: Inventory,
     settings: &Settings,
     previous: &Previous,
 ) -> Result<(Drainer, Capture), AgentError> {
-    let sizing = Sizing::new(config.flow_map_min_entries, config.flow_map_max_entries);
-    let ring_bytes = config.overflow_ring_kib.saturating_mul(1024);
+    let capture = &config.capture;
+    let sizing = Sizing::new(capture.flow_map_min_entries, capture.flow_map_max_entries);
+    let sizes = KernelSizes {
+        flow_maps: sizing.sizes(),
+        ring_bytes: capture.overflow_ring_kib.saturating_mul(1024),
+        max_sessions: config.security.max_sessions,
+    };
     let Kernel {
         counters,
         ring,
         identities,
+        security,
         slots,
     } = match left {
-        Pins::Left => Kernel::take_over(pin_folder, sizing.sizes(), ring_bytes)?,
-        Pins::New => Kernel::create(pin_folder, sizing.sizes(), ring_bytes)?,
+        Pins::Left => Kernel::take_over(pin_folder, sizes)?,
+        Pins::New => Kernel::create(pin_folder, sizes)?,
     };
     let drainer = Drainer::new(counters, ring, sizing, previous.mark.as_ref())?;
     let capture = Capture::new(
         (pin_folder.to_owned(), settings.namespace_folder.clone()),
         config,
         inventory,
-        (previous.slots(slots), identities),
+        (previous.slots(slots), identities, security),
     );
     Ok((drainer, capture))
 }

@@ -6,13 +6,15 @@ use flowlog_model::protocol::RefusedEni;
 
 use super::{Agent, AgentError, deliver::SinkHealth, windows::Why};
 use crate::{
-    capture::InterfaceState,
+    capture::{InterfaceState, JudgedEni},
+    firewall::FirewallState,
     ledger,
     metrics::Standing,
     sink::Output,
     status::{
-        AgentStatus, Conservation, ErrorStatus, Hooks, InterfaceStatus, Loss, Refused,
-        ServiceStatus, SinkStatus, SpoolStatus, StatusDocument, WindowStatus, WindowsStatus,
+        AgentStatus, Conservation, ErrorStatus, Hooks, InterfaceStatus, JudgedStatus, Loss, Refused,
+        SecurityStatus, ServiceStatus, SinkStatus, SpoolStatus, StatusDocument, WindowStatus,
+        WindowsStatus,
     },
     window::Window,
 };
@@ -21,6 +23,7 @@ impl Agent {
     /// The status. The kernel is drained first, so that what was counted until now is accounted for.
     pub(super) fn status(&mut self) -> Result<StatusDocument, AgentError> {
         self.drain(Why::Now)?;
+        self.sweep_sessions();
         let open = self.windows.labels();
         let last_error = self.last_error.as_ref();
         Ok(StatusDocument {
@@ -42,6 +45,7 @@ impl Agent {
             spool: self.spool_status(),
             losses: self.losses(),
             interfaces: self.capture.interfaces().map(interface).collect(),
+            security: self.security_status(),
             conservation: self.conservation(),
             last_error: last_error.map(|(at, message)| self.error_status(*at, message)),
         })
@@ -56,6 +60,7 @@ impl Agent {
             sinks: &self.sinks_status(),
             service: self.service_status().as_ref(),
             losses: &self.losses(),
+            security: &self.security_status(),
         })
     }
 
@@ -138,6 +143,36 @@ impl Agent {
         }
     }
 
+    fn security_status(&self) -> SecurityStatus {
+        let judged = |eni: JudgedEni| JudgedStatus {
+            eni_id: eni.eni_id,
+            mode: eni.mode.to_string(),
+            groups: eni.groups as u64,
+            rules: eni.in_force.map(|policy| policy.rules as u64),
+            epoch: eni.in_force.map(|policy| policy.epoch),
+            netfilter: eni.netfilter,
+        };
+        let security = self.capture.security();
+        let (sessions, max_sessions) = security.sessions();
+        let (netfilter, missed_drops) = match self.capture.firewall() {
+            FirewallState::NotWanted => ("not wanted".to_owned(), 0),
+            FirewallState::Counted { missed } => ("recorded".to_owned(), missed),
+            FirewallState::Unavailable(reason) => (reason, 0),
+        };
+        let mut enis: Vec<_> = self.capture.judged().map(judged).collect();
+        enis.sort_by(|a, b| a.eni_id.cmp(&b.eni_id));
+        SecurityStatus {
+            enis,
+            sessions,
+            max_sessions: max_sessions.into(),
+            packets_without_session: self.packets_without_session,
+            error: security.error().map(str::to_owned),
+            netfilter,
+            unmatched_drops: self.unmatched_drops,
+            missed_drops,
+        }
+    }
+
     fn losses(&self) -> Vec<Loss> {
         let loss = |(cause, lost): (&ledger::Cause, &ledger::Loss)| Loss {
             cause: *cause,
@@ -162,6 +197,7 @@ impl Agent {
                     skipped: of.counted.skipped,
                     not_ip: of.counted.not_ip,
                     merged_segments: of.merged_segments,
+                    unseen: of.counted.unseen,
                     difference: of.difference,
                 })
         };

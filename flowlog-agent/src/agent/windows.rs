@@ -73,7 +73,7 @@ impl Agent {
         // What is drained from now on belongs to the windows after those.
         self.store_closed_windows()?;
         self.try_save_state()?;
-        if why == Why::WindowDue {
+        if why != Why::Early {
             // Before the drain, so that what they have counted is in the window, and their slots are free after it.
             self.remove_leftovers()?;
         }
@@ -127,6 +127,7 @@ impl Agent {
             };
             let enis = self.capture.enis().by_slot;
             let mut books = Books {
+                rule_ids: &|rules| self.capture.security().rule_ids(rules),
                 ledger: &mut self.ledger,
                 enis: &enis,
                 now: &|| now,
@@ -150,6 +151,7 @@ impl Agent {
         let began = now();
         let enis = self.capture.enis();
         let books = Books {
+            rule_ids: &|rules| self.capture.security().rule_ids(rules),
             ledger: &mut self.ledger,
             enis: &enis.by_slot,
             now: &now,
@@ -158,6 +160,7 @@ impl Agent {
             self.drained(&drain, &enis, began, Why::Early);
         }
         let books = Books {
+            rule_ids: &|rules| self.capture.security().rule_ids(rules),
             ledger: &mut self.ledger,
             enis: &enis.by_slot,
             now: &now,
@@ -165,11 +168,18 @@ impl Agent {
         let closes = why == Why::WindowDue;
         let drain = self.drainer.drain(&mut self.spool, books, closes)?;
         self.drained(&drain, &enis, began, why);
+        self.capture.security_mut().drained();
         Ok(())
     }
 
     fn drained(&mut self, drain: &Drain, enis: &CapturedEnis, began: Duration, why: Why) {
-        self.ledger.settle();
+        if self.adopted.is_empty() {
+            self.ledger.settle();
+        }
+        for counters in &drain.aside {
+            self.packets_without_session += counters.without_session;
+            self.unmatched_drops += counters.unmatched_drops;
+        }
         let seconds = (self.clock.now().boot - began).as_secs_f64();
         self.metrics
             .drained(drain, &enis.by_slot, seconds, why == Why::Early);

@@ -2,7 +2,7 @@
 //!
 //! Life of a generation: *clean* → active (programs count into it) → still (complete, user space reads it) → renewed, and so clean
 //! again. [`Counters::flip`] is the only place where the active one changes.
-mod renew;
+pub(super) mod renew;
 #[cfg(test)]
 mod tests;
 

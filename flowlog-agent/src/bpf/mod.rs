@@ -12,11 +12,17 @@ mod direction;
 mod error;
 pub mod floor;
 mod identities;
+mod kernel_layout;
+mod kernel_types;
+pub mod netfilter;
 mod object;
 mod other_version;
 mod overflow;
 pub mod pins;
+mod policies;
 mod ring;
+mod rules;
+mod sessions;
 mod sys;
 #[cfg(test)]
 mod testing;
@@ -29,13 +35,16 @@ pub use counters::{Counters, Fill, MapSizes, Still};
 pub use direction::DeviceDirection;
 pub use error::BpfError;
 pub use identities::Identities;
+pub use netfilter::{NetfilterDrops, NoVerdicts};
 #[cfg(feature = "failpoints")]
 pub use object::built_in_object;
 pub use object::{EniConstants, pin_folder};
 #[cfg(test)]
-pub(crate) use other_version::tests::filled as filled_version_1;
+pub(crate) use other_version::tests::{RING_OF_VERSION_2, filled as filled_other_version};
 pub use other_version::{OtherCounters, OtherPins};
 pub use overflow::{OverflowPacket, OverflowRing};
+pub use policies::{Applied, Policies};
+pub use sessions::{Sessions, Swept};
 #[cfg(test)]
 pub(crate) use testing::TestPins;
-pub use wake::Wake;
+pub use wake::{Wake, Woken};

@@ -2,10 +2,11 @@
 use std::path::{Path, PathBuf};
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, Pod,
     programs::{SchedClassifier, Xdp},
 };
-use flowlog_common::{ABI_VERSION, OVERFLOW_RING_BYTES};
+use flowlog_common::{ABI_VERSION, KernelLayout, OVERFLOW_RING_BYTES};
+use flowlog_model::security_group::{SecurityMode, session::WhenFull};
 
 use super::error::BpfError;
 use crate::failpoint;
@@ -26,8 +27,18 @@ const ABI_FOLDER: &str = "abi-";
 /// Name of the overflow ring.
 pub(super) const OVERFLOW: &str = "OVERFLOW";
 
-/// The maps that all ENIs share.
-const SHARED_MAPS: [&str; 8] = [
+/// Name of the map of sessions.
+pub(super) const SESSIONS: &str = "SESSIONS";
+/// Name of the map of the sessions' room.
+pub(super) const SESSION_ROOM: &str = "SESSION_ROOM";
+
+/// Name of the map of the devices that are ENIs.
+pub(super) const DEVICES: &str = "DEVICES";
+/// Name of the map that has the program of netfilter's verdicts.
+pub(super) const VERDICTS: &str = "VERDICTS";
+
+/// The maps that all programs share.
+const SHARED_MAPS: [&str; 16] = [
     "ACTIVE",
     "FLOWS_V4",
     "FLOWS_V6",
@@ -36,6 +47,14 @@ const SHARED_MAPS: [&str; 8] = [
     "WAKE",
     OVERFLOW,
     "FRAGMENTS",
+    "POLICIES",
+    "TABLES",
+    "VECTORS",
+    "PREFIXES",
+    SESSIONS,
+    SESSION_ROOM,
+    DEVICES,
+    VERDICTS,
 ];
 
 /// Program names, as listed by `bpftool prog`.
@@ -44,6 +63,11 @@ pub(super) const INGRESS: &str = "flowlog_ingress";
 pub(super) const EGRESS: &str = "flowlog_egress";
 /// See [`INGRESS`].
 pub(super) const XDP: &str = "flowlog_xdp";
+
+/// The program that sees all drops of the host.
+pub(super) const DROPS: &str = "flowlog_drops";
+/// What it goes on with, for those of netfilter.
+pub(super) const VERDICT: &str = "flowlog_verdict";
 
 /// What is compiled into the programs of one ENI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +80,10 @@ pub struct EniConstants {
     pub ethernet: bool,
     /// The device's MTU in octets where generic XDP may be handed merged segments, else 0.
     pub xdp_mtu: u32,
+    /// What is done with the security groups' verdict.
+    pub security_mode: SecurityMode,
+    /// What becomes of accepted packets for whose session there is no room.
+    pub when_full: WhenFull,
 }
 
 /// The folder of the pins of this ABI.
@@ -84,6 +112,12 @@ pub(super) fn load_with_ring(
 ) -> Result<Ebpf, BpfError> {
     let host_side = u8::from(constants.host_side);
     let ethernet = u8::from(constants.ethernet);
+    let mode: u8 = match constants.security_mode {
+        SecurityMode::Off => 0,
+        SecurityMode::Observe => 1,
+        SecurityMode::Enforce => 2,
+    };
+    let when_full = u8::from(constants.when_full == WhenFull::Reject);
     let pins = SHARED_MAPS.map(|name| (name, pin_folder.join(name)));
     let mut loader = EbpfLoader::new();
     // The programs use no kernel type, so the kernel's own BTF (megabytes of it) need not be kept.
@@ -96,8 +130,32 @@ pub(super) fn load_with_ring(
         .override_global("ENI", &constants.slot, true)
         .override_global("HOST_SIDE", &host_side, true)
         .override_global("ETHERNET", &ethernet, true)
-        .override_global("XDP_MTU", &constants.xdp_mtu, true);
+        .override_global("XDP_MTU", &constants.xdp_mtu, true)
+        .override_global("SECURITY_MODE", &mode, true)
+        .override_global("WHEN_FULL", &when_full, true);
     loader
+        .load(&failpoint::object(OBJECT))
+        .map_err(BpfError::Load)
+}
+
+/// The kernel's layout as the programs' constant.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Layout(KernelLayout);
+// SAFETY: integers without padding, as its size that is asserted where it is defined says.
+unsafe impl Pod for Layout {}
+
+/// Loads the object for the programs that the host has one of. The maps must be pinned already.
+pub(super) fn load_for_host(pin_folder: &Path, layout: KernelLayout) -> Result<Ebpf, BpfError> {
+    let layout = Layout(layout);
+    let pins = SHARED_MAPS.map(|name| (name, pin_folder.join(name)));
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    for (name, path) in &pins {
+        loader.map_pin_path(name, path.as_path());
+    }
+    loader
+        .override_global("KERNEL", &layout, true)
         .load(&failpoint::object(OBJECT))
         .map_err(BpfError::Load)
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing of theirs is lost: their links are adopted, so that our programs take the place of theirs without a gap; then what they have
 //! counted is read, and written like a drain of our own; then they are removed. Of this, the agent's loop does what takes time.
+mod layout;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -11,23 +12,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use flowlog_common::{
-    ABI_VERSION, DECIDED_BY_NOTHING, EniCounters, FlowCounters, FlowKeyV4, FlowKeyV6, FlowMarks,
-    GENERATIONS, MAX_ENIS, Overflow, Volume,
-};
+use flowlog_common::{ABI_VERSION, EniCounters, FlowCounters, FlowKeyV4, FlowKeyV6, GENERATIONS};
 use flowlog_model::record::Eni;
 
 use super::{
     attach::MADE_CLSACT,
-    counters::{self, Still, open_array, open_inner, open_of_maps},
+    counters::{self, Still, open_inner, open_of_maps, renew::empty_hash},
     error::BpfError,
     identities::Identities,
     object::{self, OVERFLOW},
     overflow::OverflowPacket,
     pins,
-    ring::{Item, Ring},
-    sys::{self, MapData, read_all},
+    ring::Ring,
+    sys::{self, read_all},
 };
+use layout::Layout;
 
 /// Pins of another version. Nothing is known of them but where they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,18 +88,18 @@ impl OtherPins {
             version: self.version,
             reason,
         };
-        match self.version {
-            1 => OtherCounters::open(&self.folder).map_err(|error| failed(error.to_string())),
-            _ => Err(failed(format!(
-                "this agent knows versions 1 to {ABI_VERSION}"
-            ))),
-        }
+        let layout = Layout::of(self.version)
+            .ok_or_else(|| failed(format!("this agent knows versions 1 to {ABI_VERSION}")))?;
+        OtherCounters::open(&self.folder, layout).map_err(|error| failed(error.to_string()))
     }
 }
 
-/// The counters of version 1.
+/// The counters of another version.
 pub struct OtherCounters {
     folder: PathBuf,
+    layout: Layout,
+    /// How often the generations were switched, and which one is active.
+    flips: Option<(u64, usize)>,
     active: OwnedFd,
     flows_v4: OwnedFd,
     generations: [Generation; GENERATIONS],
@@ -114,76 +113,8 @@ struct Generation {
     enis: OwnedFd,
 }
 
-/// `Active` of version 1.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct ActiveV1 {
-    generation: u32,
-    zero: u32,
-}
-
-/// `EniCounters` of version 1.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct EniCountersV1 {
-    map_full: Volume,
-    unparsable: Volume,
-    not_ip: Volume,
-}
-
-/// `Overflow` of version 1.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct OverflowV1<K> {
-    generation: u32,
-    tcp_flags: u32,
-    packets: u64,
-    bytes: u64,
-    key: K,
-    reserved: u32,
-}
-
-const _: () = assert!(
-    size_of::<ActiveV1>() == 8
-        && size_of::<EniCountersV1>() == 48
-        && size_of::<OverflowV1<FlowKeyV4>>() == 48
-        && size_of::<OverflowV1<FlowKeyV6>>() == 72
-);
-
-// SAFETY: `#[repr(C)]`, integers only, without padding as the sizes above say; so are those below.
-unsafe impl MapData for ActiveV1 {}
-// SAFETY: as above.
-unsafe impl MapData for EniCountersV1 {}
-// SAFETY: as above.
-unsafe impl MapData for OverflowV1<FlowKeyV4> {}
-// SAFETY: as above.
-unsafe impl MapData for OverflowV1<FlowKeyV6> {}
-
-impl<K> From<OverflowV1<K>> for Overflow<K> {
-    fn from(packet: OverflowV1<K>) -> Self {
-        Self {
-            packets: packet.packets,
-            bytes: packet.bytes,
-            // Flags are one octet of the header, and nothing was judged.
-            marks: FlowMarks::new(packet.tcp_flags as u8, DECIDED_BY_NOTHING),
-            key: packet.key,
-        }
-    }
-}
-
-impl From<&EniCountersV1> for EniCounters {
-    fn from(counters: &EniCountersV1) -> Self {
-        Self {
-            map_full: counters.map_full,
-            unparsable: counters.unparsable,
-            not_ip: counters.not_ip,
-            ..Self::default()
-        }
-    }
-}
-
 impl OtherCounters {
-    fn open(folder: &Path) -> Result<Self, BpfError> {
+    fn open(folder: &Path, layout: Layout) -> Result<Self, BpfError> {
         let flows_v4 = open_of_maps(folder, "FLOWS_V4")?;
         let flows_v6 = open_of_maps(folder, "FLOWS_V6")?;
         let enis = open_of_maps(folder, "ENIS")?;
@@ -192,11 +123,14 @@ impl OtherCounters {
             Ok(Generation {
                 flows_v4: open_inner::<FlowKeyV4, FlowCounters>(&flows_v4, index, hash)?,
                 flows_v6: open_inner::<FlowKeyV6, FlowCounters>(&flows_v6, index, hash)?,
-                enis: open_inner::<u32, EniCountersV1>(&enis, index, sys::MAP_TYPE_ARRAY)?,
+                enis: layout.open_enis(&enis, index)?,
             })
         };
+        let (active, flips) = layout.open_active(folder)?;
         Ok(Self {
-            active: open_array::<ActiveV1>(folder, "ACTIVE")?,
+            layout,
+            active,
+            flips,
             generations: [generation(0)?, generation(1)?],
             flows_v4,
             ring: sys::obj_get(&folder.join(OVERFLOW))
@@ -266,8 +200,31 @@ impl OtherCounters {
         counters::wait_for_programs(self.flows_v4.as_fd(), 0, inner)
     }
 
-    /// Both generations, of which the same flow may be in each. All that is in them was not written: an agent of version 1 makes a generation
-    /// clean before it writes what was in it.
+    /// How often the generations were switched. None of version 1, whose agents did not count that, and kept no marks and no ledger either.
+    #[must_use]
+    pub fn flips(&self) -> Option<u64> {
+        self.flips.map(|(flips, _)| flips)
+    }
+
+    /// Removes what their agent has drained, if it was killed before it could: the generation that is not active, and what is in the
+    /// ring up to a position. Interrupted, it can be done again.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn remove_drained(&mut self, ring_position: u64) -> Result<(), BpfError> {
+        if let Some((_, active)) = self.flips {
+            let still = &self.generations[1 - active];
+            empty_hash::<FlowKeyV4>(&still.flows_v4)?;
+            empty_hash::<FlowKeyV6>(&still.flows_v6)?;
+            self.layout.empty_enis(&still.enis)?;
+        }
+        self.ring.advance(ring_position);
+        Ok(())
+    }
+
+    /// Both generations, of which the same flow may be in each. All that is in them was not drained, after [`Self::remove_drained`] where
+    /// that is due: an agent of version 1 makes a generation clean before it writes what was in it.
     #[must_use]
     pub fn generations(&self) -> [Still; GENERATIONS] {
         [Still(0), Still(1)]
@@ -301,25 +258,19 @@ impl OtherCounters {
             .map_err(BpfError::map("read the IPv6 flow map"))
     }
 
-    /// What is beside the flows of a generation, by `slot * 2 + direction`. Extra segments were not counted.
+    /// What is beside the flows of a generation, by `slot * 2 + direction`. What a version did not count is 0.
     ///
     /// # Errors
     ///
     /// The kernel's.
     pub fn read_enis(&self, still: &Still) -> Result<Vec<EniCounters>, BpfError> {
-        let mut all = Vec::with_capacity(MAX_ENIS as usize * 2);
-        read_all(
-            self.generations[still.0].enis.as_fd(),
-            |_: &[u32], values: &[EniCountersV1]| all.extend(values.iter().map(EniCounters::from)),
-        )
-        .map_err(BpfError::map("read the counters of what is in no flow"))?;
-        Ok(all)
+        self.layout.read_enis(&self.generations[still.0].enis)
     }
 
     /// Reads the packets that wait in their overflow ring. They stay there.
     pub fn read_ring(&self, mut each: impl FnMut(OverflowPacket)) {
         self.ring.walk(self.ring.consumed(), |item| {
-            if let Some(packet) = packet(&item) {
+            if let Some(packet) = self.layout.packet(&item) {
                 each(packet);
             } else {
                 tracing::error!(
@@ -334,11 +285,4 @@ impl OtherCounters {
     pub fn remove(self) {
         pins::remove(&self.folder);
     }
-}
-
-fn packet(item: &Item<'_>) -> Option<OverflowPacket> {
-    let v4 = || item.read::<OverflowV1<FlowKeyV4>>();
-    let v6 = || item.read::<OverflowV1<FlowKeyV6>>();
-    v6().map(|packet| OverflowPacket::V6(packet.into()))
-        .or_else(|| v4().map(|packet| OverflowPacket::V4(packet.into())))
 }

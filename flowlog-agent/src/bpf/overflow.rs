@@ -22,6 +22,14 @@ pub enum OverflowPacket {
     V6(Overflow<FlowKeyV6>),
 }
 
+impl OverflowPacket {
+    /// From an item of the ring; none if it is of no known length.
+    pub(super) fn read(item: &Item<'_>) -> Option<Self> {
+        let v4 = || item.read().map(Self::V4);
+        item.read().map(Self::V6).or_else(v4)
+    }
+}
+
 /// The ring. Reading it leaves the packets in it; [`OverflowRing::advance`] makes room for others. So what was read and not yet written
 /// anywhere safe is still there for the next agent. Positions are octets since the ring was made.
 pub struct OverflowRing(Ring);
@@ -54,7 +62,7 @@ impl OverflowRing {
     /// Likewise, from a position on that an earlier read has told.
     pub fn read_from(&self, position: u64, mut each: impl FnMut(OverflowPacket)) -> u64 {
         self.0.walk(position, |item| {
-            if let Some(packet) = packet(&item) {
+            if let Some(packet) = OverflowPacket::read(&item) {
                 each(packet);
             } else {
                 tracing::error!(
@@ -69,9 +77,4 @@ impl OverflowRing {
     pub fn advance(&mut self, to: u64) {
         self.0.advance(to);
     }
-}
-
-fn packet(item: &Item<'_>) -> Option<OverflowPacket> {
-    let v4 = || item.read().map(OverflowPacket::V4);
-    item.read().map(OverflowPacket::V6).or_else(v4)
 }

@@ -16,7 +16,7 @@ use std::{
     path::Path,
 };
 
-pub(super) use batch::{BATCH, BatchReader, read_all};
+pub(super) use batch::{BATCH, BatchReader, read_all, update_all};
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
@@ -26,16 +26,26 @@ const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// `BPF_MAP_TYPE_HASH`.
 pub(super) const MAP_TYPE_HASH: u32 = 1;
 /// `BPF_MAP_TYPE_ARRAY`.
 pub(super) const MAP_TYPE_ARRAY: u32 = 2;
+/// `BPF_MAP_TYPE_PROG_ARRAY`.
+pub(super) const MAP_TYPE_PROGRAM_ARRAY: u32 = 3;
+/// `BPF_MAP_TYPE_LPM_TRIE`.
+pub(super) const MAP_TYPE_LPM_TRIE: u32 = 11;
 /// `BPF_MAP_TYPE_ARRAY_OF_MAPS`.
 pub(super) const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 /// `BPF_MAP_TYPE_RINGBUF`.
 pub(super) const MAP_TYPE_RINGBUF: u32 = 27;
+
+/// `BPF_F_NO_PREALLOC`: entries take memory when they are made.
+pub(super) const NO_PREALLOC: u32 = 1;
+/// `BPF_F_INNER_MAP`: an array that can be behind a map of maps beside arrays of other lengths.
+pub(super) const INNER_MAP: u32 = 0x1000;
 
 /// Data that may be copied to and from maps octet by octet.
 ///
@@ -61,6 +71,18 @@ unsafe impl MapData for flowlog_common::Active {}
 unsafe impl MapData for flowlog_common::Overflow<flowlog_common::FlowKeyV4> {}
 // SAFETY: as above.
 unsafe impl MapData for flowlog_common::Overflow<flowlog_common::FlowKeyV6> {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::PolicyEntry {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::DirectionTables {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::OutcomeVector {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::SessionKey {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::Session {}
+// SAFETY: as above.
+unsafe impl MapData for flowlog_common::SessionRoom {}
 
 /// Calls `bpf(command, attr)`.
 fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<libc::c_long> {
@@ -112,11 +134,26 @@ pub(super) fn map_create<K: MapData, V: MapData>(
     max_entries: u32,
     name: &str,
 ) -> io::Result<OwnedFd> {
+    map_create_flagged::<K, V>(map_type, 0, max_entries, name)
+}
+
+/// Likewise, with `BPF_F_…` flags.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(super) fn map_create_flagged<K: MapData, V: MapData>(
+    map_type: u32,
+    map_flags: u32,
+    max_entries: u32,
+    name: &str,
+) -> io::Result<OwnedFd> {
     let mut attr = MapCreate {
         map_type,
         key_size: size_of::<K>() as u32,
         value_size: size_of::<V>() as u32,
         max_entries,
+        map_flags,
         ..MapCreate::default()
     };
     // The last octet stays 0: the kernel wants a terminated name.
@@ -204,6 +241,44 @@ pub(super) fn map_lookup<K: MapData, V: MapData>(
     }
 }
 
+/// Writes one element where there is none; whether there was none.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(super) fn map_insert<K: MapData, V: MapData>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &V,
+) -> io::Result<bool> {
+    const BPF_NOEXIST: u64 = 1;
+    let mut attr = element(map, std::ptr::from_ref(key), std::ptr::from_ref(value));
+    attr.flags = BPF_NOEXIST;
+    match bpf(BPF_MAP_UPDATE_ELEM, &mut attr) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes one element of a hash and gives its last value; `None` if there is none.
+///
+/// # Errors
+///
+/// The kernel's: `EINVAL` or `ENOTSUPP` before Linux 5.14.
+pub(super) fn map_take<K: MapData, V: MapData>(
+    map: BorrowedFd<'_>,
+    key: &K,
+) -> io::Result<Option<V>> {
+    let mut value = V::default();
+    let mut attr = element(map, std::ptr::from_ref(key), &raw mut value);
+    match bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attr) {
+        Ok(_) => Ok(Some(value)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 #[repr(C)]
 struct Obj {
     pathname: u64,
@@ -211,7 +286,7 @@ struct Obj {
     file_flags: u32,
 }
 
-/// Opens a pinned map.
+/// Opens a pinned map, program or link.
 ///
 /// # Errors
 ///
@@ -315,6 +390,35 @@ pub(super) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
     let mut attr = InfoByFd {
         bpf_fd: map.as_raw_fd() as u32,
         info_len: size_of::<MapInfo>() as u32,
+        info: &raw mut info as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info)
+}
+
+/// What the kernel says of a program: the end of what is read of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ProgramInfo {
+    /// What else it says, with pointers that stay 0 so that the kernel writes nothing where they point to.
+    before: [u64; 24],
+    /// Time spent in runs, and their number, while statistics were on.
+    pub(super) run_time_ns: u64,
+    pub(super) run_count: u64,
+    /// How often it was not run, for it was running on that CPU already. 0 before Linux 5.12.
+    pub(super) recursion_misses: u64,
+}
+
+/// Asks for a program's statistics.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
+    let mut info = ProgramInfo::default();
+    let mut attr = InfoByFd {
+        bpf_fd: program.as_raw_fd() as u32,
+        info_len: size_of::<ProgramInfo>() as u32,
         info: &raw mut info as u64,
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;

@@ -16,7 +16,8 @@ pub(super) fn findings() -> Vec<Finding> {
     findings.push(if Path::new("/sys/kernel/btf/vmlinux").exists() {
         Finding::ok("kernel's BTF", "there")
     } else {
-        Finding::ok("kernel's BTF", "not there").so("nothing: the programs use no kernel types")
+        Finding::ok("kernel's BTF", "not there")
+            .so("what netfilter drops is not told: see below; the programs on interfaces use no kernel types")
     });
     findings.push(run_statistics(
         read("/proc/sys/kernel/bpf_stats_enabled").as_deref(),

@@ -13,7 +13,7 @@ use nix::{
 
 use super::{Finding, Wishes, attach};
 use crate::bpf::{
-    BpfError, EniConstants, MapSizes, Wake, pins,
+    BpfError, EniConstants, MapSizes, NetfilterDrops, NoVerdicts, Wake, pins,
     trial::{SkbMetadata, Trial, TrialProgram},
 };
 
@@ -134,6 +134,7 @@ fn programs(folder: &Path, wishes: &Wishes<'_>) -> Vec<Finding> {
                 .so("nothing can be recorded; reading in batches takes Linux 5.6"),
         },
         wake(folder),
+        host_firewall(folder),
     ];
     findings.extend(attach::findings(folder, constants, wishes));
     findings
@@ -205,6 +206,19 @@ fn wake(folder: &Path) -> Finding {
         Ok(()) => Finding::ok(check, "opened"),
         Err(error) => Finding::fail(check, error)
             .so("the agent would not know when a flow map fills; it takes Linux 5.8"),
+    }
+}
+
+/// Attaches the program that sees what netfilter drops, for no device, and detaches it.
+fn host_firewall(folder: &Path) -> Finding {
+    let check = "host firewall";
+    let attached = NetfilterDrops::attach(folder)
+        .and_then(|drops| drops.detach().map_err(NoVerdicts::Refused));
+    match attached {
+        Ok(()) => Finding::ok(check, "the kernel tells what netfilter drops"),
+        Err(error) => Finding::warn(check, with_causes(&error)).so(
+            "what netfilter drops on its way in is recorded as ACCEPT, and on its way out not at all; the rest works",
+        ),
     }
 }
 

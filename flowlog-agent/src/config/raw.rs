@@ -2,14 +2,15 @@
 use std::ops::Range;
 
 use flowlog_model::input::{Document, InputError, Table};
+use flowlog_model::security_group::session::WhenFull;
 use flowlog_model::text::WholeNumber;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::values::{AbsolutePath, Age, AnyPath, ListenAddr, Size, SocketPath};
 use super::{
-    AttachMode, CaptureConfig, Config, MetricsConfig, OnExit, Position, SpoolConfig, flow_logs,
-    service,
+    AttachMode, CaptureConfig, Config, MetricsConfig, OnExit, Position, SecurityConfig,
+    SpoolConfig, flow_logs, service,
 };
 
 /// Where pins are unless the configuration says otherwise.
@@ -36,6 +37,8 @@ struct RawConfig {
     capture: Table<RawCapture>,
     #[serde(default)]
     spool: Table<RawSpool>,
+    #[serde(default)]
+    security: Table<RawSecurity>,
     #[serde(default)]
     metrics: Table<RawMetrics>,
     service: Option<Spanned<Table<service::RawService>>>,
@@ -68,6 +71,14 @@ struct RawSpool {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawSecurity {
+    max_sessions: Option<WholeNumber<1024, 16_777_216>>,
+    #[serde(default)]
+    when_full: WhenFull,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawMetrics {
     listen: Option<ListenAddr>,
 }
@@ -82,6 +93,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, InputError> {
         on_exit,
         capture,
         spool,
+        security,
         metrics,
         service,
         flow_log,
@@ -95,6 +107,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, InputError> {
         on_exit,
         capture: capture.0.check(&document)?,
         spool: spool.0.into(),
+        security: security.0.into(),
         metrics: MetricsConfig {
             listen: metrics.0.listen.map(|listen| listen.0),
         },
@@ -149,6 +162,15 @@ impl From<RawSpool> for SpoolConfig {
             max_size_bytes: raw.max_size.map_or(default.max_size_bytes, Size::bytes),
             max_age: raw.max_age.map_or(default.max_age, |age| age.0),
             max_flows_in_memory: narrow(raw.max_flows_in_memory, default.max_flows_in_memory),
+        }
+    }
+}
+
+impl From<RawSecurity> for SecurityConfig {
+    fn from(raw: RawSecurity) -> Self {
+        Self {
+            max_sessions: narrow(raw.max_sessions, Self::default().max_sessions),
+            when_full: raw.when_full,
         }
     }
 }

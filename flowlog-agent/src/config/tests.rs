@@ -48,6 +48,10 @@ fn defaults() {
             max_age: Duration::from_secs(604_800),
             max_flows_in_memory: 262_144,
         },
+        security: SecurityConfig {
+            max_sessions: 262_144,
+            when_full: WhenFull::Accept,
+        },
         metrics: MetricsConfig { listen: None },
         service: None,
         flow_logs: Vec::new(),
@@ -84,7 +88,7 @@ fn every_key() {
          status-socket = '/tmp/x.sock'\non-exit = 'stay'\n\
          [capture]\nattach = 'clsact'\nposition = 'last'\nclsact-priority = 65535\nflow-map-min-entries = 64\n\
          flow-map-max-entries = 64\noverflow-ring-kib = 4\n[spool]\npath = '/data/spool'\nmax-size = '1MiB'\nmax-age = '36h'\n\
-         max-flows-in-memory = 1024\n[metrics]\nlisten = '[::1]:9464'\n\
+         max-flows-in-memory = 1024\n[security]\nmax-sessions = 1024\nwhen-full = 'reject'\n[metrics]\nlisten = '[::1]:9464'\n\
          [[flow-log]]\nname = 'all'\nresource-type = 'VSwitch'\nresource-id = 'vsw-1'\ntraffic-type = 'Drop'\nwindow = '5m'\n\
          status = 'Inactive'\ndescription = 'what was refused'\nformat = 'json'\nfields = ['type', 'region']\n\
          destination = { type = 'file', path = '/var/log//all.log', max-size = '10KiB', max-files = 2 }\n",
@@ -112,6 +116,11 @@ fn every_key() {
         max_flows_in_memory: 1024,
     };
     assert_eq!(config.spool, spool);
+    let security = SecurityConfig {
+        max_sessions: 1024,
+        when_full: WhenFull::Reject,
+    };
+    assert_eq!(config.security, security);
     assert_eq!(config.metrics.listen, "[::1]:9464".parse().ok());
     let [
         FlowLogConfig {
@@ -280,7 +289,7 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             "lockfile = '/x'".into(),
-            "2: `lockfile` is not known here: allowed are inventory, pin-path, lock-file, status-socket, on-exit, capture, spool, metrics, service and flow-log",
+            "2: `lockfile` is not known here: allowed are inventory, pin-path, lock-file, status-socket, on-exit, capture, spool, security, metrics, service and flow-log",
         ),
         (
             "status-socket = 'a.sock'".into(),
@@ -368,7 +377,7 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             log("fields = ['tcp-flags',\n'srcaddr']"),
-            "8: `fields` is 'srcaddr': allowed are region, tcp-flags, type and batch-id, for the default fields are there anyway",
+            "8: `fields` is 'srcaddr': allowed are region, tcp-flags, type, reject-reason, security-group-rule-id and batch-id, for the default fields are there anyway",
         ),
         (
             log("fields = ['type', 'type']"),
@@ -388,7 +397,7 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             log("template = '${end'"),
-            "7: `template` is '${end': `${` at character 1 has no `}`: allowed are version, vswitch-id, vm-id, vpc-id, account-id, eni-id, srcaddr, srcport, dstaddr, dstport, protocol, direction, packets, bytes, start, end, log-status, action, region, tcp-flags, type and batch-id in `${…}`",
+            "7: `template` is '${end': `${` at character 1 has no `}`: allowed are version, vswitch-id, vm-id, vpc-id, account-id, eni-id, srcaddr, srcport, dstaddr, dstport, protocol, direction, packets, bytes, start, end, log-status, action, region, tcp-flags, type, reject-reason, security-group-rule-id and batch-id in `${…}`",
         ),
         (
             destination("type = 'kafka'"),
@@ -527,7 +536,7 @@ fn sample_with_every_comment_that_is_a_setting_is_valid() {
     let text: String = SAMPLE.lines().map(uncomment).collect();
     let (whole, sample) = (parse(&text), parse(SAMPLE));
     assert_eq!(whole.metrics.listen, "127.0.0.1:9464".parse().ok());
-    assert_eq!(whole.flow_logs[0].format.fields().len(), 21);
+    assert_eq!(whole.flow_logs[0].format.fields().len(), 23);
     assert!(whole.flow_logs[0].flow_log.description.is_some());
     let mut without_examples = whole.clone();
     without_examples.metrics = sample.metrics;

@@ -27,8 +27,12 @@ fn record(ledger: &mut Ledger, packets: u64) {
 }
 
 fn enter(ledger: &mut Ledger, recorded: u64, aside: EniCounters) {
-    let mut flows = Volumes::new();
-    flows.entry(0).or_default().add(0, recorded, 0);
+    let mut drain = Committed::default();
+    drain.volumes.entry(0).or_default().add(0, recorded, 0);
+    enter_drain(ledger, &drain, aside);
+}
+
+fn enter_drain(ledger: &mut Ledger, drain: &Committed, aside: EniCounters) {
     let eni = Eni {
         eni_id: "eni".to_owned(),
         vswitch_id: String::new(),
@@ -41,7 +45,7 @@ fn enter(ledger: &mut Ledger, recorded: u64, aside: EniCounters) {
         eni: Arc::new(eni),
         gone_at: None,
     };
-    ledger.drained(&flows, &[aside], &vec![Some(eni)]);
+    ledger.drained(drain, &[aside], &vec![Some(eni)]);
 }
 
 fn differences(ledger: &Ledger) -> [i64; 2] {
@@ -89,6 +93,33 @@ fn each_way_a_frame_can_go_counts() {
         .map(|(cause, loss)| (*cause, loss.packets))
         .collect();
     assert_eq!(losses, [(Cause::MapFull, 2), (Cause::Unparsable, 1)]);
+}
+
+#[test]
+fn what_is_dropped_before_the_interface_is_no_difference() {
+    let mut ledger = Ledger::default();
+    ledger.captured("eni", DEVICE, exactly(0, 0));
+    let mut drain = Committed::default();
+    // Of 9 packets the security groups dropped 2, and netfilter 3.
+    drain.volumes.entry(0).or_default().add(0, 9, 900);
+    drain.unseen.entry(0).or_default().add(0, 3, 300);
+    let aside = EniCounters {
+        dropped: Volume {
+            packets: 2,
+            bytes: 200,
+        },
+        ..EniCounters::default()
+    };
+    enter_drain(&mut ledger, &drain, aside);
+    ledger.read([("eni", exactly(4, 0))]);
+    assert_eq!(differences(&ledger), [0, 0]);
+    let (_, [of, _]) = ledger.conservation().next().unwrap();
+    assert_eq!(
+        (of.interface, of.counted.recorded, of.counted.unseen),
+        (4, 9, 5)
+    );
+    ledger.read([("eni", exactly(5, 0))]);
+    assert_eq!(differences(&ledger), [1, 0]);
 }
 
 #[test]

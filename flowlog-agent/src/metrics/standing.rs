@@ -10,7 +10,7 @@ use prometheus_client::{
 use super::{FlowLogLabels, shown};
 use crate::{
     ledger::Cause,
-    status::{Conservation, Loss, ServiceStatus, SinkStatus, SpoolStatus},
+    status::{Conservation, Loss, SecurityStatus, ServiceStatus, SinkStatus, SpoolStatus},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -24,13 +24,19 @@ struct ServiceLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyLabels {
+    eni: String,
+    mode: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ConservationLabels {
     eni: String,
     direction: String,
 }
 
 /// Names and meanings of the numbers of a [`Conservation`], in the order of [`packets`].
-const CONSERVATION: [(&str, &str); 6] = [
+const CONSERVATION: [(&str, &str); 7] = [
     (
         "conservation_interface_packets",
         "Packets that the device of an ENI has counted by itself, until it was last read, at the end of a window or for the status",
@@ -52,18 +58,23 @@ const CONSERVATION: [(&str, &str); 6] = [
         "Segments that the device has counted together with others, until it was last read",
     ),
     (
+        "conservation_unseen_packets",
+        "Packets in REJECT records that were dropped before they came to the device, until it was last read",
+    ),
+    (
         "conservation_difference_packets",
         "Packets that the device has counted and no record has, or, below 0, the reverse, until the device was last read",
     ),
 ];
 
-fn packets(of: &Conservation) -> [i64; 6] {
+fn packets(of: &Conservation) -> [i64; 7] {
     [
         shown(of.interface_counted),
         shown(of.recorded),
         shown(of.skipped),
         shown(of.not_ip),
         shown(of.merged_segments),
+        shown(of.unseen),
         of.difference,
     ]
 }
@@ -86,6 +97,11 @@ pub(super) struct StandingMetrics {
     lost_packets: Family<CauseLabels, Counter>,
     lost_bytes: Family<CauseLabels, Counter>,
     lost_windows: Family<CauseLabels, Counter>,
+    sessions: Gauge,
+    max_sessions: Gauge,
+    missed_drops: Gauge,
+    policy_rules: Family<PolicyLabels, Gauge>,
+    policy_epoch: Family<PolicyLabels, Gauge>,
     conservation: [Family<ConservationLabels, Gauge>; CONSERVATION.len()],
 }
 
@@ -143,9 +159,38 @@ impl StandingMetrics {
             "Windows that were given up whole, by cause, also before the agent was started",
             self.lost_windows.clone(),
         );
+        self.register_security(r);
         for ((name, help), family) in CONSERVATION.into_iter().zip(&self.conservation) {
             r.register(name, help, family.clone());
         }
+    }
+
+    fn register_security(&self, r: &mut Registry) {
+        r.register(
+            "sessions",
+            "Sessions of all ENIs, when they were last swept",
+            self.sessions.clone(),
+        );
+        r.register(
+            "sessions_max",
+            "Sessions that there can be",
+            self.max_sessions.clone(),
+        );
+        r.register(
+            "drops_missed",
+            "Drops of the host, for whatever reason, that the program for netfilter's drops could not look at, since it was attached",
+            self.missed_drops.clone(),
+        );
+        r.register(
+            "policy_rules",
+            "Rules of all security groups of an ENI together, as they are in force",
+            self.policy_rules.clone(),
+        );
+        r.register(
+            "policy_epoch",
+            "Number of the policy that is in force, which is another each time that it changes",
+            self.policy_epoch.clone(),
+        );
     }
 
     fn register_spool(&self, r: &mut Registry) {
@@ -251,6 +296,25 @@ impl StandingMetrics {
                 // The ledger counts, over restarts.
                 let counter = family.get_or_create(&labels);
                 counter.inner().store(number, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(super) fn set_security(&self, security: &SecurityStatus) {
+        self.sessions.set(shown(security.sessions));
+        self.max_sessions.set(shown(security.max_sessions));
+        self.missed_drops.set(shown(security.missed_drops));
+        // ENIs that are gone must not be shown on.
+        self.policy_rules.clear();
+        self.policy_epoch.clear();
+        for eni in &security.enis {
+            if let (Some(rules), Some(epoch)) = (eni.rules, eni.epoch) {
+                let labels = PolicyLabels {
+                    eni: eni.eni_id.clone(),
+                    mode: eni.mode.clone(),
+                };
+                self.policy_rules.get_or_create(&labels).set(shown(rules));
+                self.policy_epoch.get_or_create(&labels).set(epoch.into());
             }
         }
     }
@@ -419,6 +483,7 @@ mod tests {
             skipped: 3,
             not_ip: 4,
             merged_segments: 5,
+            unseen: 6,
             difference: -3,
         };
         rig.metrics.set_conservation(&[of("gone"), of("here")]);
@@ -429,6 +494,7 @@ mod tests {
             r#"conservation_skipped_packets{eni="here",direction="in"} 3"#,
             r#"conservation_not_ip_packets{eni="here",direction="in"} 4"#,
             r#"conservation_merged_segments{eni="here",direction="in"} 5"#,
+            r#"conservation_unseen_packets{eni="here",direction="in"} 6"#,
             r#"conservation_difference_packets{eni="here",direction="in"} -3"#,
         ];
         assert_eq!(rig.samples("conservation"), set(&expected));

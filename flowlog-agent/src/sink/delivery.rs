@@ -38,13 +38,14 @@ pub(crate) trait Delivery: Send + Sync {
     /// Its label.
     fn label(&self) -> Window;
 
-    /// Gives each record that belongs to the flow log to `each`: the same ones in the same order each time.
+    /// Gives each record that belongs to the flow log to `each`: the same ones in the same order each time. Tells how many packets
+    /// netfilter dropped of flows that the window does not have.
     ///
     /// # Errors
     ///
     /// If the window cannot be read now. Another attempt begins with the first record. [`io::ErrorKind::InvalidData`] if it can never be
     /// read.
-    fn render(&self, flow_log: &FlowLog, each: &mut dyn FnMut(&Record<'_>)) -> io::Result<()>;
+    fn render(&self, flow_log: &FlowLog, each: &mut dyn FnMut(&Record<'_>)) -> io::Result<u64>;
 }
 
 /// Cuts a window's records into batches, and gives each the identity of its batch: `<flow log>-<window>-<number>`, numbers from 0.

@@ -71,11 +71,11 @@ impl LineWriter<'_> {
     }
 
     /// Writes what is left, if all was rendered.
-    fn finish(mut self, rendered: io::Result<()>) -> io::Result<Written> {
+    fn finish(mut self, rendered: io::Result<u64>) -> io::Result<Written> {
         if self.result.is_ok() && rendered.is_ok() && !self.buffer.is_empty() {
             self.write_chunk();
         }
-        self.result.and(rendered)?;
+        self.written.dropped_late = self.result.and(rendered)?;
         Ok(self.written)
     }
 

@@ -70,6 +70,8 @@ pub(crate) struct Written {
     pub records: u64,
     /// Octets of their lines.
     pub bytes: u64,
+    /// Packets that netfilter dropped, of flows that the window does not have: they are ACCEPT in the window before.
+    pub dropped_late: u64,
 }
 
 /// What a sink tells the agent.

@@ -43,13 +43,12 @@ impl Delivery for StoredDelivery {
         self.window.label()
     }
 
-    fn render(&self, flow_log: &FlowLog, each: &mut dyn FnMut(&Record<'_>)) -> io::Result<()> {
+    fn render(&self, flow_log: &FlowLog, each: &mut dyn FnMut(&Record<'_>)) -> io::Result<u64> {
         let window = self.window.read().map_err(|error| match error {
             SpoolError::Damaged { .. } => io::Error::new(io::ErrorKind::InvalidData, error),
             error => io::Error::other(error),
         })?;
-        route::records(&window, flow_log, each);
-        Ok(())
+        Ok(route::records(&window, flow_log, each))
     }
 }
 

@@ -90,7 +90,7 @@ pub(super) fn write(
     write_lines: &mut WriteLines<'_>,
 ) -> io::Result<Written> {
     let mut view = View::default();
-    delivery.render(flow_log, &mut |record| view.add(record))?;
+    let dropped_late = delivery.render(flow_log, &mut |record| view.add(record))?;
     view.order();
     let label = delivery.label();
     let (start, end) = (clock_time(label.start), clock_time(label.end));
@@ -109,6 +109,7 @@ pub(super) fn write(
     Ok(Written {
         records: view.records,
         bytes: text.len() as u64,
+        dropped_late,
     })
 }
 

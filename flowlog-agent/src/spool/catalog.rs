@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    KernelMark, SpoolError, Volumes,
+    KernelMark, RuleIds, SpoolError, Volumes,
     durable::{Folder, on_disk},
     flows_file::{DamageCount, FlowsFile, HEADER_OCTETS, RunIndex},
     names::DrainRange,
@@ -29,6 +29,9 @@ pub(super) struct Meta {
     pub(super) volumes: Volumes,
     /// What is in no flow.
     pub(super) skipped: Volumes,
+    /// Ids of the rules that its flows name.
+    #[serde(default, skip_serializing_if = "RuleIds::is_empty")]
+    pub(super) rule_ids: RuleIds,
     /// Something was lost that is in no sum.
     pub(super) loss_unknown: bool,
     /// Size of the file of flows; 0 if there is none.
@@ -47,6 +50,7 @@ impl Meta {
             extras: serde_json::Value::Null,
             volumes: Volumes::new(),
             skipped: Volumes::new(),
+            rule_ids: RuleIds::new(),
             loss_unknown: false,
             flows_octets: 0,
             runs: Vec::new(),

@@ -2,7 +2,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Closing, Pending, Spool, SpoolError, StoredWindow, Volumes, add_volumes,
+    Closing, Pending, RuleIds, Spool, SpoolError, StoredWindow, Volumes, add_volumes,
     catalog::{Meta, overlapping, overlapping_mut},
     durable::{self, Unreadable, on_disk},
     names::{self, DrainRange},
@@ -15,6 +15,7 @@ use crate::slots::{CapturedEnis, EniInSlot};
 struct Sums {
     volumes: Volumes,
     skipped: Volumes,
+    rule_ids: RuleIds,
     loss_unknown: bool,
 }
 
@@ -50,6 +51,7 @@ impl Spool {
             next_drain,
             volumes: sums.volumes,
             skipped: sums.skipped,
+            rule_ids: sums.rule_ids,
             loss_unknown: sums.loss_unknown || closing.loss_unknown,
             given_up: false,
         };
@@ -122,6 +124,7 @@ impl Spool {
                 Ok((meta, _)) if meta.is_sane(range) => {
                     add_volumes(&mut sums.volumes, &meta.volumes);
                     add_volumes(&mut sums.skipped, &meta.skipped);
+                    sums.rule_ids.extend(meta.rule_ids);
                     sums.loss_unknown |= meta.loss_unknown;
                 }
                 Ok(_) | Err(Unreadable::Missing | Unreadable::Damaged(_)) => {

@@ -260,6 +260,7 @@ impl CompactionJob {
             add_volumes(&mut merged.volumes, &meta.volumes);
             add_volumes(&mut merged.skipped, &meta.skipped);
             merged.loss_unknown |= meta.loss_unknown;
+            merged.rule_ids.extend(meta.rule_ids);
             if meta.mark.is_some() {
                 (merged.mark, merged.extras) = (meta.mark, meta.extras);
             }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use flowlog_model::record::Eni;
 
 use super::{
-    Cause, Spool, Volumes, add_volumes, durable, names,
+    Cause, RuleIds, Spool, Volumes, add_volumes, durable, names,
     window::{MAX_SLOTS, Manifest, WindowEni},
 };
 
@@ -145,6 +145,7 @@ fn joined(first: &Manifest, second: Manifest) -> Option<Manifest> {
         first_drain: second.next_drain,
         volumes: Volumes::new(),
         skipped,
+        rule_ids: RuleIds::new(),
         loss_unknown: first.loss_unknown || second.loss_unknown || of_nobody,
         given_up: true,
         ..second

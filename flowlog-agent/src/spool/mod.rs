@@ -54,6 +54,7 @@ pub use cursor::{Cursor, CursorFile, Cursors};
 pub(crate) use names::LOCK as LOCK_FILE;
 pub use reader::WindowReader;
 pub use types::*;
+use volumes::add_unseen;
 pub use volumes::{Volumes, add_flows, add_volumes, missing};
 pub use window::StoredWindow;
 pub use writer::DrainWriter;

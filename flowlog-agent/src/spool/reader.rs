@@ -89,6 +89,12 @@ impl WindowReader {
         &self.manifest.skipped
     }
 
+    /// The id of the rule that a number stands for in its flows; none if that is not known.
+    #[must_use]
+    pub fn rule_id(&self, number: u32) -> Option<&str> {
+        self.manifest.rule_ids.get(&number).map(String::as_str)
+    }
+
     /// Whether something was lost of which not even the sums are known.
     #[must_use]
     pub fn loss_unknown(&self) -> bool {

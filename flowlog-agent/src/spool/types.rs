@@ -1,5 +1,10 @@
 //! What goes into the spool and comes out of it.
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    time::Duration,
+};
 
 use flowlog_model::record::Eni;
 use serde::{Deserialize, Serialize};
@@ -26,6 +31,18 @@ pub struct SpoolConfig {
     pub max_age_seconds: u64,
     /// Flows that a drain gathers in memory before it writes them as a sorted run; at most 64 octets each.
     pub max_flows_in_memory: usize,
+}
+
+/// Ids of rules of security groups, by the numbers that stand for them in flows.
+pub type RuleIds = BTreeMap<u32, String>;
+
+/// What is kept with a drain beside its flows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kept {
+    /// Ids of the rules that its flows name, as far as they are known: the numbers mean nothing without the kernel's maps.
+    pub rule_ids: RuleIds,
+    /// The caller's, for [`Recovered::extras`].
+    pub extras: serde_json::Value,
 }
 
 /// Where the kernel stood at a drain.
@@ -129,6 +146,10 @@ pub struct Committed {
     pub flows_v6: u64,
     /// What its flows sum up to.
     pub volumes: Volumes,
+    /// What of that no device saw: it was dropped before.
+    pub unseen: Volumes,
+    /// Numbers of the rules that its flows name.
+    pub rules: BTreeSet<u32>,
     /// Why only the sums were kept, if so: they are in the window's `skipped`, and `volumes` are not in its flows.
     pub sums_only: Option<Full>,
 }

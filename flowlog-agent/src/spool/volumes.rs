@@ -1,7 +1,11 @@
 //! Packets and octets by slot and direction.
 use std::collections::BTreeMap;
 
-use flowlog_common::{DIRECTION_IN, DIRECTION_OUT};
+use flowlog_common::{
+    DIRECTION_IN, DIRECTION_OUT, ORIGIN_NETFILTER_AFTER, ORIGIN_NETFILTER_BEFORE,
+};
+
+use itertools::Itertools as _;
 
 use crate::flows::{ByDirection, Flow, FlowKey};
 
@@ -17,13 +21,20 @@ pub fn add_volumes(to: &mut Volumes, volumes: &Volumes) {
     }
 }
 
-/// Adds flows to volumes; quickest if they are sorted.
+/// Adds flows to volumes; quickest if they are sorted. What netfilter dropped after it was counted is in another flow already.
 pub fn add_flows<K: FlowKey>(to: &mut Volumes, flows: &[Flow<K>]) {
-    for of_slot in flows.chunk_by(|a, b| a.key.slot() == b.key.slot()) {
-        let Some(first) = of_slot.first() else {
-            continue;
-        };
-        let sum = to.entry(first.key.slot()).or_default();
+    add_flows_if(to, flows, |origin| origin != ORIGIN_NETFILTER_AFTER);
+}
+
+/// Adds those flows of which no device saw anything: what netfilter dropped before.
+pub(super) fn add_unseen<K: FlowKey>(to: &mut Volumes, flows: &[Flow<K>]) {
+    add_flows_if(to, flows, |origin| origin == ORIGIN_NETFILTER_BEFORE);
+}
+
+fn add_flows_if<K: FlowKey>(to: &mut Volumes, flows: &[Flow<K>], counts: impl Fn(u8) -> bool) {
+    let flows = flows.iter().filter(|flow| counts(flow.key.origin()));
+    for (slot, of_slot) in &flows.chunk_by(|flow| flow.key.slot()) {
+        let sum = to.entry(slot).or_default();
         for flow in of_slot {
             sum.add(flow.key.direction(), flow.packets, flow.bytes);
         }

@@ -6,7 +6,7 @@ use flowlog_model::record::Eni;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    SpoolError, Volumes, WindowReader,
+    RuleIds, SpoolError, Volumes, WindowReader,
     catalog::Shared,
     durable::{self, Unreadable},
     flows_file::DamageCount,
@@ -49,6 +49,9 @@ pub(super) struct Manifest {
     pub(super) volumes: Volumes,
     /// What is in no flow.
     pub(super) skipped: Volumes,
+    /// Ids of the rules that its flows name.
+    #[serde(default, skip_serializing_if = "RuleIds::is_empty")]
+    pub(super) rule_ids: RuleIds,
     /// Something was lost that is in no sum.
     pub(super) loss_unknown: bool,
     /// Its flows are not kept for its sake any more.

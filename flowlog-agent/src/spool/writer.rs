@@ -1,8 +1,9 @@
 //! Writing a drain.
-use flowlog_common::{FlowKeyV4, FlowKeyV6};
+use flowlog_common::{DECIDED_BY_FIRST_RULE, FlowKeyV4, FlowKeyV6};
 
 use super::{
-    Cause, Committed, Full, KernelMark, Spool, SpoolError, Volumes, add_flows, add_volumes,
+    Cause, Committed, Full, Kept, KernelMark, Spool, SpoolError, Volumes, add_flows, add_unseen,
+    add_volumes,
     blocks::StoredKey,
     catalog::{Drain, Entry, Meta},
     durable::{self, is_full, on_disk},
@@ -111,6 +112,8 @@ impl<'s> DrainWriter<'s> {
 
     fn write<K: StoredKey>(&mut self, run: &[Flow<K>]) {
         add_flows(&mut self.committed.volumes, run);
+        add_unseen(&mut self.committed.unseen, run);
+        self.add_rules(run);
         if run.is_empty() || !self.writes_flows() {
             return;
         }
@@ -120,6 +123,17 @@ impl<'s> DrainWriter<'s> {
             Err(error) => {
                 self.error = Some(error);
                 self.file = None;
+            }
+        }
+    }
+
+    fn add_rules<K: StoredKey>(&mut self, run: &[Flow<K>]) {
+        // Neighbours were decided by the same rule as a rule.
+        let mut last = None;
+        for rule in run.iter().map(|flow| flow.marks.decided_by()) {
+            if rule >= DECIDED_BY_FIRST_RULE && last != Some(rule) {
+                self.committed.rules.insert(rule);
+                last = Some(rule);
             }
         }
     }
@@ -171,8 +185,8 @@ impl<'s> DrainWriter<'s> {
             .error("write", &self.range.flows(), source)
     }
 
-    /// Commits the drain: it is on the disk, when this returns. `skipped` is what was counted in no flow; `extras`, made with what the
-    /// flows sum up to, are kept with the newest drain, for [`super::Recovered::extras`].
+    /// Commits the drain: it is on the disk, when this returns. `skipped` is what was counted in no flow; `keep` says what is kept
+    /// besides, made with what is known of the flows.
     ///
     /// # Errors
     ///
@@ -181,7 +195,7 @@ impl<'s> DrainWriter<'s> {
         mut self,
         mark: KernelMark,
         skipped: &Volumes,
-        extras: impl FnOnce(&Volumes) -> serde_json::Value,
+        keep: impl FnOnce(&Committed) -> Kept,
     ) -> Result<Committed, SpoolError> {
         let (v4, v6) = (std::mem::take(&mut self.v4), std::mem::take(&mut self.v6));
         let run = self.sorted(v4);
@@ -193,14 +207,16 @@ impl<'s> DrainWriter<'s> {
         }
         let (runs, flows_octets) = self.finish_flows()?;
         failpoint::reached("drain-flows-written");
+        let Kept { rule_ids, extras } = keep(&self.committed);
         let mut meta = Meta {
             first: self.range.first,
             last: self.range.last,
             tier: 0,
             mark: Some(mark),
-            extras: extras(&self.committed.volumes),
+            extras,
             volumes: self.committed.volumes.clone(),
             skipped: skipped.clone(),
+            rule_ids,
             loss_unknown: self.spool.loss_unknown,
             flows_octets,
             runs,
@@ -271,6 +287,7 @@ impl<'s> DrainWriter<'s> {
 /// What the flows sum up to is in no flow.
 fn without_flows(meta: &mut Meta) {
     add_volumes(&mut meta.skipped, &std::mem::take(&mut meta.volumes));
+    meta.rule_ids.clear();
     meta.runs.clear();
     meta.flows_octets = 0;
 }

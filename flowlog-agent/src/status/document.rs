@@ -21,6 +21,8 @@ pub struct StatusDocument {
     pub losses: Vec<Loss>,
     /// The devices that are ENIs.
     pub interfaces: Vec<InterfaceStatus>,
+    /// What judges packets.
+    pub security: SecurityStatus,
     /// Whether what was counted adds up, for each ENI and direction.
     pub conservation: Vec<Conservation>,
     /// The last thing that went wrong.
@@ -183,6 +185,46 @@ pub struct Hooks {
     pub egress: String,
 }
 
+/// What judges packets: security groups, and the host's firewall.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct SecurityStatus {
+    /// The captured ENIs.
+    pub enis: Vec<JudgedStatus>,
+    /// Sessions of all ENIs.
+    pub sessions: u64,
+    /// Sessions that there can be.
+    pub max_sessions: u64,
+    /// Packets for whose session there was no room.
+    pub packets_without_session: u64,
+    /// Why the policies that are in force are not those of the inventory.
+    pub error: Option<String>,
+    /// The host firewall's verdicts: `recorded`, `not wanted`, or why they cannot be had.
+    pub netfilter: String,
+    /// Packets that netfilter dropped and whose flow could not be told.
+    pub unmatched_drops: u64,
+    /// Drops of the host, for whatever reason, that could not be looked at, since the program for it was attached.
+    pub missed_drops: u64,
+}
+
+/// What judges an ENI's packets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct JudgedStatus {
+    /// The ENI.
+    pub eni_id: String,
+    /// `off`, `observe` or `enforce`.
+    pub mode: String,
+    /// Groups that it is in.
+    pub groups: u64,
+    /// Rules of all its groups together; none if nothing is judged.
+    pub rules: Option<u64>,
+    /// Another number for each policy that came into force; none if nothing is judged.
+    pub epoch: Option<u32>,
+    /// Whether the host firewall's verdicts are wanted.
+    pub netfilter: bool,
+}
+
 /// Whether what was counted of an ENI in one direction adds up to what its device counts by itself, since it is captured: in packets.
 ///
 /// A device is an independent witness, but it stands at another place than the programs, so that a difference is not always a mistake:
@@ -194,6 +236,7 @@ pub struct Hooks {
 /// | the driver or the peer has no room for a packet that is sent | `tx_dropped`, which counts | counted, for they come first | 0 |
 /// | the device's queueing discipline drops a packet | nothing | counted, likewise | −1 |
 /// | a packet socket with PACKET_QDISC_BYPASS, AF_XDP or XDP_REDIRECT sends a frame | counted | not seen: it passes no TC egress | +1 |
+/// | the security groups, or netfilter, reject what is sent | nothing | recorded as REJECT, and `unseen` | 0 |
 /// | another's XDP program drops, redirects or sends back a frame | counted | not seen by TC, which comes after | +1 |
 /// | a packet crosses while the programs are attached or taken off | counted | perhaps not | +1 |
 ///
@@ -216,16 +259,21 @@ pub struct Conservation {
     pub not_ip: u64,
     /// Segments of super-packets that the device has counted together with others: as many of them as explain its number, if they can.
     pub merged_segments: u64,
+    /// What is recorded and never came to the device: sent packets that the security groups dropped, or netfilter.
+    #[serde(default)]
+    pub unseen: u64,
     /// What is missing in the records; negative if they have more than the device.
     pub difference: i64,
 }
 
 impl Conservation {
-    /// With the difference that follows from the other numbers: `interface-counted` + `merged-segments` − `recorded` − `skipped` −
-    /// `not-ip`.
+    /// With the difference that follows from the other numbers: `interface-counted` + `merged-segments` + `unseen` − `recorded` −
+    /// `skipped` − `not-ip`.
     #[must_use]
     pub fn balanced(self) -> Self {
-        let crossed = i128::from(self.interface_counted) + i128::from(self.merged_segments);
+        let crossed = i128::from(self.interface_counted)
+            + i128::from(self.merged_segments)
+            + i128::from(self.unseen);
         let accounted =
             i128::from(self.recorded) + i128::from(self.skipped) + i128::from(self.not_ip);
         let difference = crossed - accounted;
@@ -252,16 +300,21 @@ pub struct ErrorStatus {
 
 impl StatusDocument {
     /// What is not as it should be now, a sentence for each: a flow log whose destination does not take its records, an ENI that is not
-    /// captured, packets that do not add up, and a service that does not answer or does not agree. Losses are none of it, for they are over.
+    /// captured, security groups that are not in force, packets that do not add up, and a service that does not answer or does not agree.
+    /// Losses are none of it, for they are over.
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
         let service = self.service.iter().flat_map(ServiceStatus::troubles);
         let sinks = self.sinks.iter().filter_map(SinkStatus::trouble);
         let interfaces = self.interfaces.iter().filter_map(InterfaceStatus::trouble);
+        let security = self.security.error.iter();
+        let security = security
+            .map(|error| format!("The inventory's security groups are not all in force: {error}."));
         let conservation = self.conservation.iter().filter_map(Conservation::trouble);
         sinks
             .chain(service)
             .chain(interfaces)
+            .chain(security)
             .chain(conservation)
             .collect()
     }
@@ -349,6 +402,13 @@ mod tests {
         assert_eq!(balance(100, 44, 120, 20, 4), 0);
         assert_eq!(balance(100, 0, 90, 5, 2), 3);
         assert_eq!(balance(100, 0, 101, 0, 0), -1);
+        let unseen = Conservation {
+            interface_counted: 7,
+            recorded: 10,
+            unseen: 2,
+            ..Conservation::default()
+        };
+        assert_eq!(unseen.balanced().difference, -1);
         assert_eq!(balance(u64::MAX, u64::MAX, 0, 0, 0), i64::MAX);
         assert_eq!(balance(0, 0, u64::MAX, u64::MAX, 0), i64::MIN);
     }
@@ -397,6 +457,7 @@ mod tests {
         });
         troubled.interfaces[0].captured = false;
         troubled.conservation[0].difference = 1;
-        assert_eq!(troubled.troubles().len(), 6);
+        troubled.security.error = Some("no memory".to_owned());
+        assert_eq!(troubled.troubles().len(), 7);
     }
 }

@@ -17,8 +17,9 @@ mod socket;
 
 pub(crate) use command::{StatusOptions, run};
 pub use document::{
-    AgentStatus, Conservation, ErrorStatus, Hooks, InterfaceStatus, Loss, Refused, ServiceStatus,
-    SinkStatus, SpoolStatus, StatusDocument, WindowStatus, WindowsStatus,
+    AgentStatus, Conservation, ErrorStatus, Hooks, InterfaceStatus, JudgedStatus, Loss, Refused,
+    SecurityStatus, ServiceStatus, SinkStatus, SpoolStatus, StatusDocument, WindowStatus,
+    WindowsStatus,
 };
 pub use socket::{Request, Requests, StatusError, serve};
 pub(crate) use socket::{check_is_socket, check_replaceable};

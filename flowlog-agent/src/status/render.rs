@@ -2,7 +2,8 @@
 use comfy_table::{CellAlignment, Table};
 
 use super::document::{
-    Conservation, InterfaceStatus, Loss, ServiceStatus, SinkStatus, StatusDocument, WindowStatus,
+    Conservation, InterfaceStatus, Loss, SecurityStatus, ServiceStatus, SinkStatus, StatusDocument,
+    WindowStatus,
 };
 use crate::{
     ledger::Cause,
@@ -15,6 +16,7 @@ pub(super) fn lines(document: &StatusDocument, troubles: &[String]) -> Vec<Strin
     let tables = [
         sinks(&document.sinks),
         interfaces(&document.interfaces),
+        security(&document.security),
         conservation(&document.conservation),
         losses(&document.losses),
     ];
@@ -63,6 +65,7 @@ fn head(document: &StatusDocument) -> Vec<String> {
         counted(spool.drains, "drain"),
     ));
     lines.extend(service.as_ref().map(service_line));
+    lines.extend(verdicts(&document.security));
     if let Some(error) = last_error {
         lines.push(format!(
             "Last error: {}, {}",
@@ -93,6 +96,28 @@ fn service_line(service: &ServiceStatus) -> String {
         ),
     };
     format!("Service: {}, {state}; {version}", service.url)
+}
+
+/// What there is to say of verdicts of all ENIs together.
+fn verdicts(security: &SecurityStatus) -> Vec<String> {
+    let mut lines = Vec::new();
+    if security.enis.iter().any(|eni| eni.rules.is_some()) {
+        lines.push(format!(
+            "Sessions: {} of {}; {} found no room",
+            grouped(security.sessions),
+            grouped(security.max_sessions),
+            counted(security.packets_without_session, "packet")
+        ));
+    }
+    if security.enis.iter().any(|eni| eni.netfilter) {
+        lines.push(format!(
+            "Netfilter's drops: {}; {} of no known flow, {} not looked at",
+            security.netfilter,
+            grouped(security.unmatched_drops),
+            grouped(security.missed_drops)
+        ));
+    }
+    lines
 }
 
 /// A window's label and length.
@@ -176,18 +201,36 @@ fn interfaces(interfaces: &[InterfaceStatus]) -> Option<Table> {
     (!interfaces.is_empty()).then_some(table)
 }
 
+/// The ENIs that are in groups.
+fn security(security: &SecurityStatus) -> Option<Table> {
+    let mut table = report::table(["ENI", "GROUPS", "MODE", "RULES", "EPOCH"]);
+    numbers(&mut table, [1, 3, 4]);
+    let judged: Vec<_> = security.enis.iter().filter(|eni| eni.groups > 0).collect();
+    for eni in &judged {
+        table.add_row([
+            eni.eni_id.clone(),
+            grouped(eni.groups),
+            eni.mode.clone(),
+            eni.rules.map_or("-".to_owned(), grouped),
+            eni.epoch.map_or("-".to_owned(), |epoch| epoch.to_string()),
+        ]);
+    }
+    (!judged.is_empty()).then_some(table)
+}
+
 fn conservation(conservation: &[Conservation]) -> Option<Table> {
     let mut table = report::table([
         "PACKETS OF",
         "DIR",
         "DEVICE",
         "+ SEGMENTS",
+        "+ UNSEEN",
         "- RECORDED",
         "- SKIPPED",
         "- NOT IP",
         "= DIFFERENCE",
     ]);
-    numbers(&mut table, 2..8);
+    numbers(&mut table, 2..9);
     for balance in conservation {
         let sign = if balance.difference < 0 { "-" } else { "" };
         table.add_row([
@@ -195,6 +238,7 @@ fn conservation(conservation: &[Conservation]) -> Option<Table> {
             balance.direction.clone(),
             grouped(balance.interface_counted),
             grouped(balance.merged_segments),
+            grouped(balance.unseen),
             grouped(balance.recorded),
             grouped(balance.skipped),
             grouped(balance.not_ip),
@@ -245,7 +289,9 @@ fn counted(number: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::document::{AgentStatus, ErrorStatus, Hooks, SpoolStatus, WindowsStatus};
+    use crate::status::document::{
+        AgentStatus, ErrorStatus, Hooks, JudgedStatus, SpoolStatus, WindowsStatus,
+    };
 
     const START: u64 = 1_795_356_000;
 
@@ -356,6 +402,31 @@ mod tests {
                 loss(Cause::PowerLoss, 0, 1),
             ],
             interfaces: vec![captured, waiting],
+            security: SecurityStatus {
+                enis: vec![
+                    JudgedStatus {
+                        eni_id: "eni-1".to_owned(),
+                        mode: "enforce".to_owned(),
+                        groups: 2,
+                        rules: Some(1_000),
+                        epoch: Some(7),
+                        netfilter: true,
+                    },
+                    JudgedStatus {
+                        eni_id: "eni-3".to_owned(),
+                        mode: "off".to_owned(),
+                        groups: 1,
+                        ..JudgedStatus::default()
+                    },
+                ],
+                sessions: 1_234,
+                max_sessions: 262_144,
+                packets_without_session: 1,
+                error: None,
+                netfilter: "recorded".to_owned(),
+                unmatched_drops: 2,
+                missed_drops: 0,
+            },
             conservation: vec![
                 balance("in", 1_000_000, 200_034),
                 balance("out", 1_200_036, 0),

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 
 use super::*;
 use crate::field::{DEFAULT_FIELDS, EXTENDED_FIELDS};
-use crate::record::{Action, Direction, Eni, LogStatus};
+use crate::record::{Action, Direction, Eni, LogStatus, RejectReason};
 
 fn eni() -> Eni {
     Eni {
@@ -36,6 +36,8 @@ fn ok(eni: &Eni) -> Record<'_> {
         log_status: LogStatus::Ok,
         action: Some(Action::Accept),
         tcp_flags: Some(18),
+        reject_reason: None,
+        security_group_rule_id: None,
         batch_id: None,
     }
 }
@@ -95,7 +97,7 @@ fn text_without_data() {
     };
     assert_eq!(
         line(&Format::text(&all_fields()), &no_data(&eni)),
-        "1 vsw-1 - vpc-1 123456789010 eni-1235b8ca123456789 - - - - - - - - 1431280876 1431280934 NODATA - - - - -\n"
+        "1 vsw-1 - vpc-1 123456789010 eni-1235b8ca123456789 - - - - - - - - 1431280876 1431280934 NODATA - - - - - - -\n"
     );
 }
 
@@ -103,7 +105,7 @@ fn text_without_data() {
 fn text_of_what_was_skipped() {
     assert_eq!(
         line(&Format::text(&all_fields()), &skip_data(&eni())),
-        "1 vsw-1 i-1 vpc-1 123456789010 eni-1235b8ca123456789 - - - - - out 7 700 1431280876 1431280934 SKIPDATA - - - - -\n"
+        "1 vsw-1 i-1 vpc-1 123456789010 eni-1235b8ca123456789 - - - - - out 7 700 1431280876 1431280934 SKIPDATA - - - - - - -\n"
     );
 }
 
@@ -114,12 +116,15 @@ fn text_of_extended_fields() {
         ..eni()
     };
     let record = Record {
+        action: Some(Action::Reject),
+        reject_reason: Some(RejectReason::SecurityGroup),
+        security_group_rule_id: Some("sgr-1"),
         batch_id: Some("all-9f-600-7-0"),
         ..ok(&eni)
     };
     assert_eq!(
         line(&Format::text(&EXTENDED_FIELDS), &record),
-        "eu-1 18 IPv4 all-9f-600-7-0\n"
+        "eu-1 18 IPv4 security-group sgr-1 all-9f-600-7-0\n"
     );
     let v6 = Ipv6Addr::LOCALHOST;
     let flow = ok(&eni).flow.map(|flow| FlowTuple {
@@ -169,7 +174,8 @@ fn json_has_types_and_order() {
         "{\"version\":1,\"vswitch-id\":\"vsw-1\",\"vm-id\":\"i-1\",\"vpc-id\":\"vpc-1\",\"account-id\":\"123456789010\",\
          \"eni-id\":\"eni-1235b8ca123456789\",\"srcaddr\":\"10.0.0.1\",\"srcport\":53870,\"dstaddr\":\"10.0.0.2\",\"dstport\":80,\
          \"protocol\":6,\"direction\":\"in\",\"packets\":10,\"bytes\":18446744073709551615,\"start\":1431280876,\
-         \"end\":1431280934,\"log-status\":\"OK\",\"action\":\"ACCEPT\",\"region\":null,\"tcp-flags\":18,\"type\":\"IPv4\",\"batch-id\":null}\n"
+         \"end\":1431280934,\"log-status\":\"OK\",\"action\":\"ACCEPT\",\"region\":null,\"tcp-flags\":18,\"type\":\"IPv4\",\
+         \"reject-reason\":null,\"security-group-rule-id\":null,\"batch-id\":null}\n"
     );
 }
 
@@ -203,6 +209,8 @@ fn json_parses_back() {
             "region",
             "tcp-flags",
             "type",
+            "reject-reason",
+            "security-group-rule-id",
             "batch-id"
         ]
     );
@@ -280,6 +288,7 @@ struct Rest {
     log_status: LogStatus,
     action: Option<Action>,
     tcp_flags: Option<u8>,
+    reject_reason: Option<RejectReason>,
 }
 
 impl Rest {
@@ -292,8 +301,11 @@ impl Rest {
             log_status,
             action,
             tcp_flags,
+            reject_reason,
         } = self;
         Record {
+            reject_reason,
+            security_group_rule_id: reject_reason.map(|_| "sgr-1"),
             batch_id: None,
             eni,
             flow,
@@ -325,16 +337,20 @@ fn any_rest() -> impl Strategy<Value = Rest> {
         status,
         action,
         any::<Option<u8>>(),
+        proptest::option::of(proptest::sample::select(RejectReason::ALL)),
     )
         .prop_map(
-            |(flow, direction, volume, window, log_status, action, tcp_flags)| Rest {
-                flow,
-                direction,
-                volume,
-                window,
-                log_status,
-                action,
-                tcp_flags,
+            |(flow, direction, volume, window, log_status, action, tcp_flags, reject_reason)| {
+                Rest {
+                    flow,
+                    direction,
+                    volume,
+                    window,
+                    log_status,
+                    action,
+                    tcp_flags,
+                    reject_reason,
+                }
             },
         )
 }

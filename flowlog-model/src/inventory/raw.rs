@@ -78,6 +78,7 @@ struct RawEni {
     side: Side,
     #[serde(default)]
     hook: Hook,
+    netfilter: Option<bool>,
     security_mode: Option<Spanned<SecurityMode>>,
     security_group_ids: Option<Spanned<Vec<Spanned<Id>>>>,
     #[serde(default)]
@@ -173,6 +174,7 @@ impl Reader<'_> {
             r#match,
             side,
             hook,
+            netfilter,
             security_mode,
             security_group_ids,
             private_ip_addresses,
@@ -200,6 +202,7 @@ impl Reader<'_> {
             device,
             side,
             hook,
+            netfilter: netfilter.unwrap_or(true),
             security,
             line,
         })

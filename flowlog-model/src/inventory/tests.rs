@@ -37,7 +37,7 @@ fn found(inventory: &Inventory, device: &DeviceIdentity<'_>) -> String {
 fn reads_every_key() {
     let text = entry(
         "eni-1",
-        "vm-id = 'i-1'\nregion = 'eu-1'\nside = 'host'\nhook = 'xdp'\n\
+        "vm-id = 'i-1'\nregion = 'eu-1'\nside = 'host'\nhook = 'xdp'\nnetfilter = false\n\
          match = { name = 'tap*', mac = 'AA:bb:0c:00:00:01', alias = 'vm ?', namespace = 'blue' }",
     );
     let inventory = Inventory::parse(&format!("# a comment\n\n{text}"), "inventory.toml").unwrap();
@@ -58,6 +58,7 @@ fn reads_every_key() {
         },
         side: Side::Host,
         hook: Hook::Xdp,
+        netfilter: false,
         security: Attachment::default(),
         line: 3,
     };

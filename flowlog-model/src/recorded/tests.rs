@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::field::EXTENDED_FIELDS;
 use crate::format::Format;
-use crate::record::{Eni, LogStatus, Record};
+use crate::record::{Eni, LogStatus, Record, RejectReason};
 
 fn eni() -> Eni {
     Eni {
@@ -47,6 +47,7 @@ proptest! {
         (src_port, dst_port, protocol) in any::<(u16, u16, u8)>(),
         (packets, bytes, start) in any::<(u64, u64, u64)>(),
         (is_in, is_accepted, tcp_flags) in any::<(bool, bool, Option<u8>)>(),
+        reject_reason in proptest::option::of(proptest::sample::select(RejectReason::ALL)),
     ) {
         let direction = if is_in { Direction::In } else { Direction::Out };
         let action = if is_accepted { Action::Accept } else { Action::Reject };
@@ -62,11 +63,15 @@ proptest! {
             log_status: LogStatus::Ok,
             action: Some(action),
             tcp_flags,
+            reject_reason,
+            security_group_rule_id: Some("sgr-1"),
             batch_id: None,
         };
-        let [.., with_flags] = &formats();
+        let [.., with_all] = &formats();
         for format in &formats() {
-            let tcp_flags = if format == with_flags { tcp_flags } else { None };
+            let has_all = format == with_all;
+            let tcp_flags = tcp_flags.filter(|_| has_all);
+            let reject_reason = reject_reason.filter(|_| has_all);
             let expected = RecordedFlow {
                 eni_id: "eni-1".into(),
                 direction,
@@ -76,7 +81,7 @@ proptest! {
                 start,
                 action,
                 tcp_flags,
-                reject_reason: None,
+                reject_reason: reject_reason.map(|reason| reason.as_str().to_owned()),
             };
             prop_assert_eq!(read_back(format, &record), Recorded::Flow(expected));
         }
@@ -105,6 +110,8 @@ fn records_that_are_no_flows() {
             log_status,
             action: None,
             tcp_flags: None,
+            reject_reason: None,
+            security_group_rule_id: None,
             batch_id: None,
         };
         for format in &formats() {

@@ -55,6 +55,7 @@ pub use plan::{
 };
 pub use process::{AgentProcess, Outcome, PATIENCE};
 pub use record::{
-    Action, Direction, IpType, LogStatus, Record, Volume, VolumeByEni, conserved, volume, volumes,
+    Action, Direction, IpType, LogStatus, Record, RejectReason, Volume, VolumeByEni, conserved,
+    volume, volumes,
 };
 pub use scrape::{metric, scrape};

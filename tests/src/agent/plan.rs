@@ -193,6 +193,8 @@ pub struct EniPlan {
     pub hook: Hook,
     /// `match`.
     pub matches: MatchPlan,
+    /// More keys, and tables behind it: security groups.
+    pub extra: String,
 }
 
 /// How an ENI's device is known.
@@ -222,6 +224,7 @@ impl EniPlan {
             side: Side::Guest,
             hook: Hook::Tc,
             matches,
+            extra: String::new(),
         }
     }
 
@@ -257,6 +260,7 @@ impl fmt::Display for EniPlan {
             side,
             hook,
             matches,
+            extra,
         } = self;
         writeln!(
             f,
@@ -269,7 +273,7 @@ impl fmt::Display for EniPlan {
             }
         }
         writeln!(f, "side = {:?}\nhook = {:?}", side.as_str(), hook.as_str())?;
-        writeln!(f, "match = {{ {matches} }}\n")
+        writeln!(f, "match = {{ {matches} }}\n{extra}")
     }
 }
 

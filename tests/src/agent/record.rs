@@ -54,6 +54,10 @@ pub struct Record {
     pub tcp_flags: Option<u8>,
     /// Version of IP.
     pub r#type: Option<IpType>,
+    /// Why the packets were not allowed.
+    pub reject_reason: Option<RejectReason>,
+    /// The rule that decided.
+    pub security_group_rule_id: Option<String>,
 }
 
 /// `direction`.
@@ -86,6 +90,18 @@ pub enum Action {
     Accept,
     /// Not allowed.
     Reject,
+}
+
+/// `reject-reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RejectReason {
+    /// The security groups do not allow them.
+    SecurityGroup,
+    /// There was no room for their session.
+    SessionTableFull,
+    /// The host's firewall dropped them.
+    Netfilter,
 }
 
 /// `type`.
@@ -192,7 +208,8 @@ mod tests {
 
     const SKIPPED: &str = r#"{"version":1,"vswitch-id":"vsw","vm-id":null,"vpc-id":"vpc","account-id":"1","eni-id":"a",
         "srcaddr":null,"srcport":null,"dstaddr":null,"dstport":null,"protocol":null,"direction":"out","packets":3,"bytes":84,
-        "start":10,"end":11,"log-status":"SKIPDATA","action":null,"region":null,"tcp-flags":null,"type":null}"#;
+        "start":10,"end":11,"log-status":"SKIPDATA","action":null,"region":null,"tcp-flags":null,"type":null,
+        "reject-reason":null,"security-group-rule-id":null}"#;
 
     #[test]
     fn a_record_is_read_and_an_unknown_field_refused() {

@@ -56,6 +56,18 @@ impl FrameSender {
         }
     }
 
+    /// Sends one frame, once. False if it was not taken: the device has no room, or a program at TC egress drops it.
+    ///
+    /// # Errors
+    /// If the device is down or gone, or the frame is longer than it takes.
+    pub fn offer(&mut self, frame: &[u8]) -> Result<bool> {
+        match self.try_send(frame) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOBUFS | Errno::EAGAIN) => Ok(false),
+            Err(errno) => Err(self.failure(frame, errno)),
+        }
+    }
+
     /// How many times the device refused a frame for want of room. Each such frame had passed TC egress before, and passed it
     /// again when it was sent: counts at egress are exact only if this is 0.
     #[must_use]

@@ -53,6 +53,8 @@ fn a_silent_eni_has_one_nodata_record_a_window_and_the_agent_ends_after_its_wind
         region: Some("eu-1".to_owned()),
         tcp_flags: None,
         r#type: None,
+        reject_reason: None,
+        security_group_rule_id: None,
     };
     for eni in ["eni-left", "eni-right"] {
         let records: Vec<&Record> = of(&outcome.records, eni).collect();

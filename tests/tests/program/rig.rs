@@ -75,7 +75,7 @@ pub(crate) fn eni(slot: u32, host_side: bool) -> EniConstants {
         slot,
         host_side,
         ethernet: true,
-        xdp_mtu: 0,
+        ..EniConstants::default()
     }
 }
 

@@ -1,9 +1,9 @@
 //! Orderly restarts, upgrades, a second agent, and a reboot.
 
 use flowlog_tests::agent::{AgentPlan, AgentProcess, Direction, LogStatus, OnExit, volume};
-use flowlog_tests::lab::{FloodPlan, Sent};
+use flowlog_tests::lab::{FloodPlan, Sent, skip};
 
-use crate::scene::{LEFT, RIGHT, Scene, skipped, wait_until};
+use crate::scene::{AGENT, LEFT, RIGHT, Scene, skipped, wait_until};
 use crate::variant;
 
 const BOTH: [&str; 2] = [LEFT, RIGHT];
@@ -60,6 +60,38 @@ fn an_upgrade_to_other_programs_and_back_loses_nothing() {
         }
     });
     assert_eq!(scene.finish().skipped(), 0);
+}
+
+/// An agent of ABI version 2, whose binary the environment names: what it has left in the kernel is taken over, to the packet.
+#[test]
+fn an_upgrade_from_abi_version_2_loses_nothing() {
+    const BINARY: &str = "FLOWLOG_AGENT_ABI_2";
+    let test = "an_upgrade_from_abi_version_2_loses_nothing";
+    if skipped(test) {
+        return;
+    }
+    let Some(old) = std::env::var_os(BINARY) else {
+        return skip(test, &format!("{BINARY} names no agent of that version"));
+    };
+    // Ended in good order, and killed.
+    let ends: [fn(&mut AgentProcess) -> _; 2] = [AgentProcess::stop, AgentProcess::kill];
+    for end in ends {
+        let mut scene = Scene::start(staying);
+        let agent = &mut scene.agent;
+        agent.kill().expect("killed");
+        agent.lose_pins().expect("its end");
+        std::fs::remove_dir_all(agent.spool_path()).expect("nothing is spooled");
+        agent.run_as(&old);
+        agent.restart().expect("restarted");
+        agent.wait_until_captured(&BOTH).expect("captured");
+        scene.beside(|agent| {
+            end(agent).expect("its end");
+            agent.run_as(AGENT);
+            agent.restart().expect("restarted");
+            agent.wait_until_captured(&BOTH).expect("captured");
+        });
+        assert_eq!(scene.finish().skipped(), 0);
+    }
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl Counters {
                 empty_hash::<FlowKeyV6>(&generation.flows_v6)?;
             }
         }
-        empty_enis(&generation.enis)?;
+        empty_enis::<EniCounters>(&generation.enis)?;
         self.reset_occupancy(index)
     }
 
@@ -122,12 +122,12 @@ fn replace(
 }
 
 /// Sets the counters of what is in no flow back to 0, where they are not.
-fn empty_enis(enis: &OwnedFd) -> Result<(), BpfError> {
+pub(in crate::bpf) fn empty_enis<C: MapData + PartialEq>(enis: &OwnedFd) -> Result<(), BpfError> {
     let mut index = 0_u32;
     let mut dirty = Vec::new();
-    read_all(enis.as_fd(), |_: &[u32], values: &[EniCounters]| {
+    read_all(enis.as_fd(), |_: &[u32], values: &[C]| {
         for counters in values {
-            if *counters != EniCounters::default() {
+            if *counters != C::default() {
                 dirty.push(index);
             }
             index += 1;
@@ -136,11 +136,12 @@ fn empty_enis(enis: &OwnedFd) -> Result<(), BpfError> {
     .map_err(BpfError::map("read the counters of what is in no flow"))?;
     dirty
         .iter()
-        .try_for_each(|index| sys::map_update(enis.as_fd(), index, &EniCounters::default()))
+        .try_for_each(|index| sys::map_update(enis.as_fd(), index, &C::default()))
         .map_err(BpfError::map("reset the counters of what is in no flow"))
 }
 
-fn empty_hash<K: MapData>(map: &OwnedFd) -> Result<(), BpfError> {
+/// Deletes all flows.
+pub(in crate::bpf) fn empty_hash<K: MapData>(map: &OwnedFd) -> Result<(), BpfError> {
     let mut reader = BatchReader::<K, FlowCounters>::deleting(map.as_fd(), sys::BATCH);
     while !reader
         .next()

@@ -1,7 +1,12 @@
-//! Pins of version 1, made by hand: all that is in them comes back, and what is not as it should be is left alone.
+//! Pins of other versions, made by hand: all that is in them comes back, and what is not as it should be is left alone.
 mod links;
 
-use super::*;
+use flowlog_common::{Active, DECIDED_BY_NOTHING, FlowMarks, MAX_ENIS, Overflow, Volume};
+
+use super::{
+    layout::{EniCountersV1, EniCountersV2, OverflowV1},
+    *,
+};
 use crate::bpf::{sys::crafted, testing::TestPins};
 
 const ENTRIES: u32 = 16;
@@ -26,9 +31,29 @@ const RIGHT: Shapes = Shapes {
     ring: true,
 };
 
-/// The maps of version 1.
+const RIGHT_V2: Shapes = Shapes {
+    active: (4, 16),
+    enis: (4, 56),
+    ..RIGHT
+};
+
+/// `ACTIVE` of version 2, as it is made here: the first generation is still.
+const ACTIVE_V2: Active = Active {
+    generation: 1,
+    zero: 0,
+    flips: 7,
+};
+
+/// Extra segments of each generation, of version 2.
+const EXTRA_SEGMENTS_V2: u64 = 9;
+
+/// Octets of the ring that the two packets take, which are made in version 2: each with a header of 8.
+pub(crate) const RING_OF_VERSION_2: u64 = 8 + 40 + 8 + 64;
+
+/// The maps of another version.
 struct Made {
     folder: PathBuf,
+    active: OwnedFd,
     v4: [OwnedFd; GENERATIONS],
     v6: [OwnedFd; GENERATIONS],
     enis: [OwnedFd; GENERATIONS],
@@ -56,7 +81,8 @@ impl Made {
         of_maps("FLOWS_V4", &v4);
         of_maps("FLOWS_V6", &v6);
         of_maps("ENIS", &enis);
-        pin("ACTIVE", &array(shapes.active, 1));
+        let active = array(shapes.active, 1);
+        pin("ACTIVE", &active);
         pin("IDENTITIES", &hash(shapes.identities));
         let ring = if shapes.ring {
             crafted::ring(4096).unwrap()
@@ -66,6 +92,7 @@ impl Made {
         pin(OVERFLOW, &ring);
         Self {
             folder,
+            active,
             v4,
             v6,
             enis,
@@ -113,7 +140,7 @@ fn counters(packets: u64) -> FlowCounters {
     }
 }
 
-/// A struct of version 1 as the words that it consists of.
+/// A struct of another version as the words that it consists of.
 fn words<T: Copy>(value: &T) -> Vec<u64> {
     let start = std::ptr::from_ref(value).cast::<u64>();
     // SAFETY: within the value; integers without padding.
@@ -125,14 +152,17 @@ fn words<T: Copy>(value: &T) -> Vec<u64> {
 struct Filled {
     folder: PathBuf,
     eni: Eni,
-    v4: OverflowV1<FlowKeyV4>,
-    v6: OverflowV1<FlowKeyV6>,
+    v4: Overflow<FlowKeyV4>,
+    v6: Overflow<FlowKeyV6>,
 }
 
-/// Makes pins of version 1 of an ENI in slot 7: of each family 42 packets in flows (IPv6: 84) and 4 (IPv6: 5) in the ring, all `in`; 6 packets
-/// `out` that were skipped.
-fn fill(folder: PathBuf) -> Filled {
-    let made = Made::new(folder, RIGHT);
+/// Makes pins of a version, 1 or 2, of an ENI in slot 7: of each family 42 packets in flows (IPv6: 84), of which 6 (IPv6: 12) in the first
+/// generation, and 4 (IPv6: 5) in the ring, all `in`; 6 packets `out` that were skipped, half of them in each generation.
+fn fill(folder: PathBuf, version: u32) -> Filled {
+    let made = Made::new(folder, if version == 1 { RIGHT } else { RIGHT_V2 });
+    if version > 1 {
+        sys::map_update(made.active.as_fd(), &0_u32, &ACTIVE_V2).unwrap();
+    }
     for generation in 0..GENERATIONS {
         for port in 0..3 {
             let packets = 10 * generation as u64 + u64::from(port) + 1;
@@ -141,31 +171,43 @@ fn fill(folder: PathBuf) -> Filled {
             sys::map_update(v6.as_fd(), &key_v6(port), &counters(2 * packets)).unwrap();
         }
         let volume = |packets| Volume { packets, bytes: 60 };
-        let eni = EniCountersV1 {
+        let first = EniCountersV1 {
             map_full: volume(1),
             unparsable: volume(2),
             not_ip: volume(3 + generation as u64),
         };
-        sys::map_update(made.enis[generation].as_fd(), &15_u32, &eni).unwrap();
+        let enis = made.enis[generation].as_fd();
+        if version == 1 {
+            sys::map_update(enis, &15_u32, &first).unwrap();
+        } else {
+            let extra_segments = EXTRA_SEGMENTS_V2;
+            let eni = EniCountersV2 {
+                first,
+                extra_segments,
+            };
+            sys::map_update(enis, &15_u32, &eni).unwrap();
+        }
     }
-    let v4 = OverflowV1 {
-        generation: 1,
-        tcp_flags: 0,
+    let v4 = Overflow {
         packets: 4,
         bytes: 400,
+        marks: FlowMarks::default(),
         key: key_v4(99),
-        reserved: 0,
     };
-    let v6 = OverflowV1 {
-        generation: 0,
-        tcp_flags: 18,
+    let v6 = Overflow {
         packets: 5,
         bytes: 500,
+        marks: FlowMarks::new(18, DECIDED_BY_NOTHING),
         key: key_v6(98),
-        reserved: 0,
     };
-    crafted::put(made.ring.as_fd(), &words(&v4)).unwrap();
-    crafted::put(made.ring.as_fd(), &words(&v6)).unwrap();
+    let items = if version == 1 {
+        [words(&of_version_1(&v4)), words(&of_version_1(&v6))]
+    } else {
+        [words(&v4), words(&v6)]
+    };
+    for item in items {
+        crafted::put(made.ring.as_fd(), &item).unwrap();
+    }
     let eni = Eni {
         eni_id: "eni-1".to_owned(),
         vswitch_id: "vsw-1".to_owned(),
@@ -186,25 +228,42 @@ fn fill(folder: PathBuf) -> Filled {
     }
 }
 
+fn of_version_1<K: Copy>(packet: &Overflow<K>) -> OverflowV1<K> {
+    OverflowV1 {
+        generation: 1,
+        tcp_flags: packet.marks.0,
+        packets: packet.packets,
+        bytes: packet.bytes,
+        key: packet.key,
+        reserved: 0,
+    }
+}
+
 /// Likewise; gives the ENI.
-pub(crate) fn filled(folder: PathBuf) -> Eni {
-    fill(folder).eni
+pub(crate) fn filled(folder: PathBuf, version: u32) -> Eni {
+    fill(folder, version).eni
 }
 
 #[test]
-fn what_an_agent_of_version_1_has_left_is_read() {
-    let Some(test) = TestPins::new() else { return };
+fn what_an_agent_of_another_version_has_left_is_read() {
+    for version in [1, 2] {
+        let Some(test) = TestPins::new() else { return };
+        is_read(&test, version);
+    }
+}
+
+fn is_read(test: &TestPins, version: u32) {
     let Filled {
         folder,
         eni,
         v4,
         v6,
-    } = fill(test.folder("abi-1"));
+    } = fill(test.folder(&format!("abi-{version}")), version);
     let found = OtherPins::find(test.path()).unwrap();
     let [pins] = &found[..] else {
         panic!("{found:?}");
     };
-    assert_eq!((pins.version(), pins.folder()), (1, &*folder));
+    assert_eq!((pins.version(), pins.folder()), (version, &*folder));
     let left = pins.open().unwrap();
     left.settle().unwrap();
     assert_eq!(left.identities().unwrap(), [(7, eni)]);
@@ -234,25 +293,66 @@ fn what_an_agent_of_version_1_has_left_is_read() {
                 let packets = [eni.map_full, eni.unparsable, eni.not_ip].map(|of| of.packets);
                 let expected = [1, 2, 3 + still.index() as u64];
                 assert_eq!(packets, if index == 15 { expected } else { [0; 3] });
-                assert_eq!(eni.extra_segments, 0);
+                let extra_segments = if (version, index) == (2, 15) {
+                    EXTRA_SEGMENTS_V2
+                } else {
+                    0
+                };
+                assert_eq!(eni.extra_segments, extra_segments);
             }
         }
         let mut packets = Vec::new();
         left.read_ring(|packet| packets.push(packet));
-        assert_eq!(
-            packets,
-            [
-                OverflowPacket::V4(Overflow::from(v4)),
-                OverflowPacket::V6(Overflow::from(v6)),
-            ]
-        );
+        assert_eq!(packets, [OverflowPacket::V4(v4), OverflowPacket::V6(v6)]);
         assert_eq!((packets.len(), v4.packets, v6.packets), (2, 4, 5));
     }
+    assert_eq!(left.flips(), (version == 2).then_some(ACTIVE_V2.flips));
     let epoch = left.epoch().unwrap();
     assert_eq!(pins.open().unwrap().epoch().unwrap(), epoch);
     left.remove();
     assert_eq!(OtherPins::find(test.path()).unwrap(), []);
     assert!(!folder.exists());
+}
+
+#[test]
+fn what_their_agent_has_drained_is_removed_and_the_rest_stays() {
+    let Some(test) = TestPins::new() else { return };
+    fill(test.folder("abi-2"), 2);
+    let found = OtherPins::find(test.path()).unwrap();
+    let mut left = found[0].open().unwrap();
+    let packets = |left: &OtherCounters, still: &Still| {
+        let mut packets = 0;
+        let read = left.read_v4(still, |_, values| {
+            packets += values.iter().map(|of| of.packets).sum::<u64>();
+        });
+        read.unwrap();
+        let read = left.read_v6(still, |_, values| {
+            packets += values.iter().map(|of| of.packets).sum::<u64>();
+        });
+        read.unwrap();
+        let enis = left.read_enis(still).unwrap();
+        packets
+            + enis
+                .iter()
+                .map(|of| of.map_full.packets + of.extra_segments)
+                .sum::<u64>()
+    };
+    let [first, second] = left.generations();
+    assert_eq!(
+        (packets(&left, &first), packets(&left, &second)),
+        (6 + 12 + 10, 36 + 72 + 10)
+    );
+    // Done again after an interruption, nothing more goes.
+    for _ in 0..2 {
+        left.remove_drained(8 + 40).unwrap();
+        assert_eq!(
+            (packets(&left, &first), packets(&left, &second)),
+            (0, 36 + 72 + 10)
+        );
+        let mut waiting = 0;
+        left.read_ring(|packet| waiting += u64::from(matches!(packet, OverflowPacket::V6(_))));
+        assert_eq!(waiting, 1);
+    }
 }
 
 #[test]
@@ -262,7 +362,7 @@ fn only_folders_of_other_versions_that_hold_something_are_found() {
     let map = crafted::map(sys::MAP_TYPE_ARRAY, (4, 8), 1).unwrap();
     let current = format!("abi-{ABI_VERSION}");
     for name in [
-        "abi-9", "abi-1", &current, "abi-01", "abi--1", "abi-", "other-3", "abi-x",
+        "abi-9", "abi-1", &current, "abi-01", "abi--1", "abi-", "other-2", "abi-x",
     ] {
         let pin = test.folder(name).join("SOMETHING");
         sys::obj_pin(map.as_fd(), &pin).unwrap();
@@ -287,7 +387,7 @@ fn an_unknown_version_is_refused_and_left_alone() {
     };
     let told = error.to_string();
     assert!(
-        told.contains("version 9") && told.contains("knows versions 1 to 2"),
+        told.contains("version 9") && told.contains("knows versions 1 to 3"),
         "{told}"
     );
     assert_eq!(names(&made.folder), before);

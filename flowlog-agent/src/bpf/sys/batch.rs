@@ -1,4 +1,4 @@
-//! Reading a map in batches.
+//! Reading and writing a map in batches.
 use std::{
     io,
     os::fd::{AsRawFd as _, BorrowedFd},
@@ -8,6 +8,7 @@ use super::{MapData, bpf};
 
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 
 /// Elements that are read by one system call, unless another number is asked for.
 pub(in crate::bpf) const BATCH: usize = 8192;
@@ -119,4 +120,30 @@ pub(in crate::bpf) fn read_all<K: MapData, V: MapData>(
         }
         each(keys, values);
     }
+}
+
+/// Writes elements by one system call. Of a map of maps, whose values are descriptors, the kernel waits for running programs once.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(in crate::bpf) fn update_all<K: MapData, V: MapData>(
+    map: BorrowedFd<'_>,
+    elements: &[(K, V)],
+) -> io::Result<()> {
+    let (keys, values): (Vec<K>, Vec<V>) = elements.iter().copied().unzip();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut attr = MapBatch {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: u32::try_from(keys.len()).map_err(io::Error::other)?,
+        map_fd: map.as_raw_fd() as u32,
+        elem_flags: 0,
+        flags: 0,
+    };
+    bpf(BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
 }

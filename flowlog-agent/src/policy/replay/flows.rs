@@ -3,7 +3,7 @@ use std::collections::HashMap;
 
 use flowlog_model::{
     inventory::Inventory,
-    record::{Action, Direction, FlowTuple},
+    record::{Action, Direction, FlowTuple, RejectReason},
     recorded::{Recorded, RecordedFlow},
 };
 use serde::Serialize;
@@ -13,9 +13,6 @@ pub(super) const MAX_FLOWS: usize = 1_000_000;
 
 /// Wrong lines that are named; all of them are counted.
 const MAX_NAMED_LINES: usize = 20;
-
-/// How the firewall's verdict is named in `reject-reason`; groups do not change it.
-const NETFILTER: &str = "netfilter";
 
 /// A flow of an ENI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +51,8 @@ pub(super) struct Read {
     pub(super) of_other_enis: u64,
     /// Records that are not judged: what the host's own firewall rejected.
     pub(super) of_host_firewall: u64,
+    /// Records that are not judged: there was no room for their session.
+    pub(super) without_session: u64,
     /// Records that are not judged: there are more flows than [`MAX_FLOWS`].
     pub(super) beyond_limit: u64,
 }
@@ -103,9 +102,18 @@ impl<'i> Flows<'i> {
 
     fn add(&mut self, recorded: &RecordedFlow) {
         self.read.flow_records += 1;
-        if recorded.reject_reason.as_deref() == Some(NETFILTER) {
-            self.read.of_host_firewall += 1;
-            return;
+        // Other groups change nothing in these.
+        let reason = recorded.reject_reason.as_deref().unwrap_or_default();
+        match reason.parse() {
+            Ok(RejectReason::Netfilter) => {
+                self.read.of_host_firewall += 1;
+                return;
+            }
+            Ok(RejectReason::SessionTableFull) => {
+                self.read.without_session += 1;
+                return;
+            }
+            Ok(RejectReason::SecurityGroup) | Err(_) => {}
         }
         let Some(&entry) = self.entries.get(recorded.eni_id.as_str()) else {
             self.read.of_other_enis += 1;
@@ -157,6 +165,10 @@ impl Read {
             (
                 "of what the host's own firewall rejected",
                 self.of_host_firewall,
+            ),
+            (
+                "of what was rejected for want of room for its session",
+                self.without_session,
             ),
             ("of flows for which there was no memory", self.beyond_limit),
         ];

@@ -34,6 +34,8 @@ fn record(eni: &Eni, src: u128, dst: u128, bytes: u64, direction: Direction) -> 
         log_status: LogStatus::Ok,
         action: Some(Action::Accept),
         tcp_flags: None,
+        reject_reason: None,
+        security_group_rule_id: None,
         batch_id: None,
     }
 }

@@ -94,7 +94,7 @@ fn a_drain_is_committed_as_soon_as_its_meta_file_has_its_name() {
         writer.v4(some(3).v4);
         writer.v6(some(3).v6);
         writer
-            .commit(mark(3), &some(3).skipped, |_| 3.into())
+            .commit(mark(3), &some(3).skipped, kept(3.into()))
             .unwrap();
         assert_eq!(names(folder.path()), names(&lab.path));
     }

@@ -59,7 +59,9 @@ fn go_on(lab: &Lab, path: &Path) -> Told {
     spool.save_state(&state).unwrap();
     let writer = spool.begin_drain();
     let nothing = (Volumes::new(), serde_json::Value::Null);
-    writer.commit(mark(999), &nothing.0, |_| nothing.1).unwrap();
+    writer
+        .commit(mark(999), &nothing.0, kept(nothing.1))
+        .unwrap();
     for (series, (length_seconds, flow_logs)) in state.series.iter_mut().zip(LENGTHS) {
         assert_eq!(series.length_seconds, length_seconds);
         let label = Window {

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use flowlog_common::{FlowKeyV4, FlowKeyV6, FlowMarks};
+use flowlog_common::{DECIDED_BY_FIRST_RULE, FlowKeyV4, FlowKeyV6, FlowMarks};
 use flowlog_model::record::Eni;
 use proptest::prelude::*;
 
@@ -127,6 +127,22 @@ fn by_key<K: FlowKey>(flows: Vec<Flow<K>>) -> Vec<Flow<K>> {
         sum.bytes += flow.bytes;
     }
     by_key.into_values().collect()
+}
+
+/// Extras, and the ids of the rules that the flows name.
+fn kept(extras: serde_json::Value) -> impl FnOnce(&Committed) -> Kept {
+    |drain| Kept {
+        rule_ids: drain
+            .rules
+            .iter()
+            .map(|rule| (*rule, rule_id(*rule)))
+            .collect(),
+        extras,
+    }
+}
+
+fn rule_id(number: u32) -> String {
+    format!("sgr-{number}")
 }
 
 fn flow_v4(slot: u32, host: u8, direction: u8, packets: u64) -> Flow<FlowKeyV4> {
@@ -293,7 +309,7 @@ impl Lab {
         writer.v4(counted.v4.iter().copied());
         writer.v6(counted.v6.iter().copied());
         let extras = serde_json::json!(sequence);
-        let committed = writer.commit(mark(sequence), &counted.skipped, |_| extras)?;
+        let committed = writer.commit(mark(sequence), &counted.skipped, kept(extras))?;
         assert_eq!(committed.sequence, sequence);
         assert_eq!(committed.volumes, counted.flows());
         self.drains.insert(sequence, counted.clone());
@@ -443,6 +459,11 @@ fn read(reader: &WindowReader) -> Counted {
     };
     assert!(counted.v4.is_sorted_by(|a, b| a.key < b.key));
     assert!(counted.v6.is_sorted_by(|a, b| a.key < b.key));
+    let marks = counted.v4.iter().map(|flow| flow.marks);
+    for number in marks.map(FlowMarks::decided_by) {
+        let expected = (number >= DECIDED_BY_FIRST_RULE).then(|| rule_id(number));
+        assert_eq!(reader.rule_id(number), expected.as_deref());
+    }
     counted
 }
 

@@ -1,4 +1,6 @@
 //! A packet's cost on a veth pair, by the kernel's own run statistics.
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use flowlog_agent::{
     bpf::{
@@ -34,7 +36,7 @@ pub(crate) struct Attached<'l> {
     link: &'l Link,
     observer: Option<Observer>,
     _counters: Counters,
-    _pins: PinFolder,
+    pins: PinFolder,
 }
 
 impl<'l> Attached<'l> {
@@ -59,8 +61,13 @@ impl<'l> Attached<'l> {
             link,
             observer: Some(observer),
             _counters: counters,
-            _pins: pins,
+            pins,
         })
+    }
+
+    /// Where its maps are pinned.
+    pub(crate) fn pins(&self) -> &Path {
+        self.pins.path()
     }
 
     fn run_stats(&self) -> Result<RunStats> {

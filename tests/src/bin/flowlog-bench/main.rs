@@ -4,6 +4,7 @@
 
 mod agent;
 mod drain;
+mod drops;
 mod live;
 mod program;
 mod report;
@@ -40,11 +41,12 @@ fn main() -> Result<()> {
         .with_context(|| format!("cannot read {}", arguments.floor.display()))?;
     let mut report = Report::default();
     type Measurement = fn(&[u8], usize, &mut Report) -> Result<()>;
-    let measurements: [(&str, Measurement); 5] = [
+    let measurements: [(&str, Measurement); 6] = [
         ("program", program::measure),
         ("live", live::measure),
         ("throughput", throughput::measure),
         ("drain", drain::measure),
+        ("drops", drops::measure),
         ("agent", agent::measure),
     ];
     for (name, measure) in measurements {

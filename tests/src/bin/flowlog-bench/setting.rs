@@ -1,9 +1,10 @@
 //! What the measurements share: pins of their own, a veth pair, packets.
-use std::path::PathBuf;
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use anyhow::Result;
 use flowlog_agent::bpf::{self, MapSizes, pins};
 use flowlog_tests::lab::{Namespace, VethPair, VethPlan};
+use nix::net::if_::if_nametoindex;
 
 /// A folder for pins, removed when dropped.
 pub(crate) struct PinFolder(PathBuf);
@@ -45,6 +46,17 @@ impl Link {
             receiver,
             pair,
         })
+    }
+}
+
+impl Link {
+    /// Inode of the receiver's network namespace, and the index of its device.
+    pub(crate) fn receiver_device(&self) -> Result<(u64, u32)> {
+        let name = self.pair.right().name.as_str();
+        self.receiver.enter(|| {
+            let inode = fs::metadata("/proc/thread-self/ns/net")?.ino();
+            Ok((inode, if_nametoindex(name)?))
+        })?
     }
 }
 

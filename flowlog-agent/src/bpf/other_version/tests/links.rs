@@ -2,6 +2,8 @@
 //! of their own: no link knows of versions.
 use std::{net::UdpSocket, os::linux::fs::MetadataExt as _};
 
+use flowlog_model::security_group::{SecurityMode, session::WhenFull};
+
 use super::*;
 use crate::{
     bpf::{
@@ -18,6 +20,8 @@ const OURS: EniConstants = EniConstants {
     host_side: false,
     ethernet: true,
     xdp_mtu: 0,
+    security_mode: SecurityMode::Off,
+    when_full: WhenFull::Accept,
 };
 
 fn plan(mode: AttachMode) -> AttachPlan {
