@@ -6,8 +6,8 @@ use aya_ebpf::{
     btf_maps::ArrayOfMaps,
 };
 use flowlog_common::{
-    DECIDED_BY_NOTHING, EniCounters, FAMILY_V4, FAMILY_V6, FlowCounters, FlowMarks, GENERATIONS,
-    Overflow, Volume,
+    DECIDED_BY_NOTHING, FAMILY_V4, FAMILY_V6, FlowCounters, FlowMarks, GENERATIONS, Overflow,
+    Volume,
 };
 
 use crate::{
