@@ -6,7 +6,6 @@ use flowlog_common::{
 };
 
 use crate::{
-    key::octets,
     maps::{PREFIXES, TABLES, VECTORS},
     session::Key,
 };
@@ -28,7 +27,7 @@ fn look_up(key: &Key, direction: u32, policy: u32, zero: u32) -> Option<u32> {
     let direction = direction & 1;
     // SAFETY: live map values, which are not written any more.
     let tables = unsafe { &*TABLES.get(policy)?.get_ptr(direction)? };
-    let is_v6 = usize::from(key.version == 6);
+    let is_v6 = usize::from(key.version() == 6);
     let (local_port, peer_port) = key.ports();
     let (src_port, dst_port) = if direction == u32::from(DIRECTION_IN) {
         (peer_port, local_port)
@@ -38,11 +37,11 @@ fn look_up(key: &Key, direction: u32, policy: u32, zero: u32) -> Option<u32> {
     let table = |kind| PrefixTable {
         direction: direction as u8,
         kind,
-        version: key.version,
+        version: key.version(),
         reserved: 0,
     };
     let classes = [
-        tables.protocols[usize::from(key.protocol)],
+        tables.protocols[usize::from(key.protocol())],
         address_class(
             policy,
             &tables.peers[is_v6],
@@ -62,6 +61,23 @@ fn look_up(key: &Key, direction: u32, policy: u32, zero: u32) -> Option<u32> {
     Some(tables.outcomes[outcome as usize & (MAX_OUTCOMES - 1)])
 }
 
+/// A key of the trie in words: the verifier wants the stack aligned, and the compiler joins writes of octets.
+#[repr(C, align(8))]
+struct PrefixWords {
+    prefix_len: u32,
+    table: u32,
+    address: [u32; 4],
+}
+
+impl AsRef<Prefix<PrefixAddress>> for PrefixWords {
+    #[inline(always)]
+    fn as_ref(&self) -> &Prefix<PrefixAddress> {
+        const { assert!(size_of::<PrefixWords>() == size_of::<Prefix<PrefixAddress>>()) };
+        // SAFETY: the words are those of the key in order, of which any bit pattern is a value; alignment is 8 for 1.
+        unsafe { &*(&raw const *self).cast() }
+    }
+}
+
 #[inline(always)]
 fn address_class(
     policy: u32,
@@ -73,21 +89,25 @@ fn address_class(
         return Some(classes.miss);
     }
     let bits = if table.version == 6 { 128 } else { 32 };
-    let key = Prefix::new(
-        PREFIX_TABLE_BITS + bits,
-        PrefixAddress {
-            table,
-            address: octets(*address),
-        },
-    );
-    let class = PREFIXES.get(policy)?.get(&key).copied();
+    let PrefixTable {
+        direction,
+        kind,
+        version,
+        reserved,
+    } = table;
+    let words = PrefixWords {
+        prefix_len: PREFIX_TABLE_BITS + bits,
+        table: u32::from_ne_bytes([direction, kind, version, reserved]),
+        address: *address,
+    };
+    let class = PREFIXES.get(policy)?.get(words.as_ref()).copied();
     Some(class.unwrap_or(classes.miss))
 }
 
 /// By binary search, always of as many steps.
 #[inline(always)]
 fn port_class(table: &PortClasses, port: u16, zero: u32) -> u32 {
-    let mut found = zero;
+    let mut found = zero & (PORT_INTERVALS as u32 - 1);
     let mut step = PORT_INTERVALS as u32 / 2;
     while step > 0 {
         // One path for the verifier, whichever half it was.

@@ -38,18 +38,34 @@ pub enum Fate {
 /// Counts a packet that the device receives. Never fails, never changes the packet.
 #[inline(always)]
 pub fn ingress<P: Packet>(packet: &P) -> Fate {
-    count(packet, eni::direction_of_ingress(), false)
+    either(packet, eni::direction_of_ingress(), false)
 }
 
 /// Counts a packet that the device is about to send.
 #[inline(always)]
 pub fn egress<P: Packet>(packet: &P) -> Fate {
-    count(packet, eni::direction_of_egress(), true)
+    either(packet, eni::direction_of_egress(), true)
 }
 
 /// An ENI without security groups pays nothing for them: the verifier removes what does not apply.
 #[inline(always)]
-fn count<P: Packet>(packet: &P, direction: u8, is_egress: bool) -> Fate {
+fn either<P: Packet>(packet: &P, direction: u8, is_egress: bool) -> Fate {
+    if eni::judges() {
+        judged(packet, direction, is_egress)
+    } else {
+        count::<P, false>(packet, direction, is_egress)
+    }
+}
+
+/// A function of its own because of the stack.
+#[inline(never)]
+fn judged<P: Packet>(packet: &P, direction: u8, is_egress: bool) -> Fate {
+    count::<P, true>(packet, direction, is_egress)
+}
+
+/// Counts a packet, which is judged before if `JUDGE`.
+#[inline(always)]
+fn count<P: Packet, const JUDGE: bool>(packet: &P, direction: u8, is_egress: bool) -> Fate {
     let Some(active) = ACTIVE.get(0) else {
         return Fate::GoesOn;
     };
@@ -62,24 +78,11 @@ fn count<P: Packet>(packet: &P, direction: u8, is_egress: bool) -> Fate {
         is_egress,
     };
     match link::network(packet, zero) {
-        Some(Network::V4(offset)) if eni::judges() => judged_v4(packet, offset, zero, place.pack()),
-        Some(Network::V4(offset)) => v4::<P, false>(packet, offset, zero, place),
-        Some(Network::V6(offset)) if eni::judges() => judged_v6(packet, offset, zero, place.pack()),
-        Some(Network::V6(offset)) => v6::<P, false>(packet, offset, zero, place),
+        Some(Network::V4(offset)) => v4::<P, JUDGE>(packet, offset, zero, place),
+        Some(Network::V6(offset)) => v6::<P, JUDGE>(packet, offset, zero, place),
         Some(Network::Other) => aside(Aside::NotIp, one(packet.octets()), place),
         None => aside(Aside::Unparsable, one(packet.octets()), place),
     }
-}
-
-/// A function of its own because of the stack, as is the other.
-#[inline(never)]
-fn judged_v4<P: Packet>(packet: &P, offset: u32, zero: u32, place: u32) -> Fate {
-    v4::<P, true>(packet, offset, zero, Place::unpack(place))
-}
-
-#[inline(never)]
-fn judged_v6<P: Packet>(packet: &P, offset: u32, zero: u32, place: u32) -> Fate {
-    v6::<P, true>(packet, offset, zero, Place::unpack(place))
 }
 
 /// Counts the packet whose IPv4 header begins at `offset`, which is judged before if `JUDGE`.
@@ -216,6 +219,37 @@ impl Counted {
             }
         }
         cold_path();
+        self.forgotten(zero)
+            .judge_anew(packet, key, map, (family, place), policy, zero)
+    }
+
+    /// The same, of which the verifier knows nothing any more: there are many ways to read a packet, and each would be a path of its own
+    /// through all that follows.
+    #[inline(always)]
+    fn forgotten(&self, zero: u32) -> Self {
+        Self {
+            volume: Volume {
+                packets: self.volume.packets + u64::from(zero),
+                bytes: self.volume.bytes + u64::from(zero),
+            },
+            tcp_flags: self.tcp_flags.wrapping_add(zero as u8),
+            subject: self.subject.forgotten(zero),
+        }
+    }
+
+    /// Judges the packet by its session, or alone.
+    #[inline(always)]
+    fn judge_anew<P: Packet, K: Key + AsRef<F>, F: Copy>(
+        &self,
+        packet: &P,
+        key: &mut K,
+        map: &Flows<F>,
+        (family, place): (u32, Place),
+        policy: Policy,
+        zero: u32,
+    ) -> Fate {
+        let word = policy.word();
+        key.forget(zero);
         let arrival = (place.direction, self.tcp_flags);
         let judgement = judge::judge(packet, key, &self.subject, arrival, policy, zero);
         key.set_action(judgement.action());

@@ -141,7 +141,7 @@ pub fn quoted<P: Packet>(packet: &P, offset: u32, end: u32) -> Option<(Ends, u32
 fn remember<P: Packet>(packet: &P, offset: u32, direction: u8, first: u64) {
     if let Some(header) = packet.read::<Header>(offset) {
         let key = fragment_key(&header, direction);
-        fragment::remember(&key, First::unpack(first));
+        fragment::remember(&key, first);
     }
 }
 
@@ -154,7 +154,7 @@ fn recall<P: Packet>(packet: &P, offset: u32, direction: u8) -> u64 {
         return 0;
     };
     let key = fragment_key(&header, direction);
-    fragment::recall(&key, header.protocol).pack()
+    fragment::recall(&key, header.protocol)
 }
 
 #[inline(always)]

@@ -252,7 +252,7 @@ fn is_extension(protocol: u8) -> bool {
 fn remember<P: Packet>(packet: &P, offset: u32, id: u32, direction: u8, first: u64) {
     if let Some(header) = packet.read::<Header>(offset) {
         let key = fragment_key(&header.addresses, direction, id);
-        fragment::remember(&key, First::unpack(first));
+        fragment::remember(&key, first);
     }
 }
 
@@ -267,7 +267,7 @@ fn recall<P: Packet>(packet: &P, offset: u32, id: u32, protocol_and_direction: u
         return 0;
     };
     let key = fragment_key(&header.addresses, direction, id);
-    fragment::recall(&key, protocol).pack()
+    fragment::recall(&key, protocol)
 }
 
 #[inline(always)]

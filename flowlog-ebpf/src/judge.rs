@@ -5,7 +5,7 @@ use flowlog_common::{ACTION_ACCEPT, DECIDED_BY_NOTHING, PacketKind};
 
 use crate::{
     classify, icmp, key,
-    packet::Packet,
+    packet::{MAX_OFFSET, Packet},
     policy::Policy,
     session::{self, Arrival, Judgement, Key},
 };
@@ -37,6 +37,17 @@ impl Subject {
             kind,
             identifier,
             error: (offset, end),
+        }
+    }
+
+    /// The same, of which the verifier knows nothing any more.
+    #[inline(always)]
+    pub fn forgotten(&self, zero: u32) -> Self {
+        let (offset, end) = self.error;
+        Self {
+            kind: PacketKind::from_number((self.kind as u8).wrapping_add(zero as u8)),
+            identifier: self.identifier.wrapping_add(zero as u16),
+            error: ((offset + zero) & MAX_OFFSET, end + zero),
         }
     }
 
@@ -117,8 +128,8 @@ fn settled(key: &Key, answer: u64, policy: Policy, zero: u32) -> u32 {
     outcome
 }
 
-/// Rounds in which a session is found, judged again, replaced and opened; one more if another CPU does some of it.
-const ROUNDS: u32 = 4;
+/// In the first round a session can be judged again, or another CPU can open it.
+const ROUNDS: u32 = 2;
 
 /// Judges a packet by its session, which it opens if it can.
 #[inline(always)]

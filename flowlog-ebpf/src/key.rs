@@ -17,6 +17,9 @@ pub trait Key {
     /// The ends of its packets.
     fn ends(&self) -> Ends;
 
+    /// Leaves it as it is, but the verifier forgets what it knows of it. `zero` is [`flowlog_common::Active::zero`].
+    fn forget(&mut self, zero: u32);
+
     /// 4 or 6.
     const VERSION: u8;
 }
@@ -93,6 +96,12 @@ impl Key for KeyV4 {
             slot_and_src >> 32 | u64::from(((dst_and_ports >> 32) as u32).rotate_left(16)) << 32,
         ];
         self.last ^= OTHER_DIRECTION;
+    }
+
+    #[inline(always)]
+    fn forget(&mut self, zero: u32) {
+        self.words = self.words.map(|word| word + u64::from(zero));
+        self.last += zero;
     }
 
     #[inline(always)]
@@ -179,6 +188,12 @@ impl Key for KeyV6 {
             pair(s3, ports.rotate_left(16)),
         ];
         self.last ^= OTHER_DIRECTION;
+    }
+
+    #[inline(always)]
+    fn forget(&mut self, zero: u32) {
+        self.words = self.words.map(|word| word + u64::from(zero));
+        self.last += zero;
     }
 
     #[inline(always)]

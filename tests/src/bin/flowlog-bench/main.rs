@@ -7,6 +7,7 @@ mod drain;
 mod live;
 mod program;
 mod report;
+mod security;
 mod setting;
 mod throughput;
 
@@ -40,8 +41,9 @@ fn main() -> Result<()> {
         .with_context(|| format!("cannot read {}", arguments.floor.display()))?;
     let mut report = Report::default();
     type Measurement = fn(&[u8], usize, &mut Report) -> Result<()>;
-    let measurements: [(&str, Measurement); 5] = [
+    let measurements: [(&str, Measurement); 6] = [
         ("program", program::measure),
+        ("security", security::measure),
         ("live", live::measure),
         ("throughput", throughput::measure),
         ("drain", drain::measure),

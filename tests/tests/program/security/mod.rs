@@ -1,0 +1,8 @@
+//! Security groups in the programs, held against the reference in flowlog-model.
+
+mod changes;
+mod classify;
+mod frames;
+mod host;
+mod sequences;
+mod world;
