@@ -207,15 +207,15 @@ impl Counted {
     ) -> Fate {
         let word = policy.word();
         if self.subject.kind == PacketKind::Tuple && self.tcp_flags & (FIN | SYN | RST) == 0 {
-            for action in [ACTION_ACCEPT, ACTION_REJECT] {
-                key.set_action(action);
-                if let Some(counters) = map.get_ptr_mut(key.as_ref())
-                    // SAFETY: a live map value.
-                    && unsafe { (*counters).judged } == word
-                {
-                    add(counters, self.volume, self.tcp_flags);
-                    return self.end(place, action);
-                }
+            // The key is that of the accepted flow, as it was read.
+            if let Some(counters) = found_as(map, key.as_ref(), word) {
+                add(counters, self.volume, self.tcp_flags);
+                return self.end(place, ACTION_ACCEPT);
+            }
+            key.set_action(ACTION_REJECT);
+            if let Some(counters) = found_as(map, key.as_ref(), word) {
+                add(counters, self.volume, self.tcp_flags);
+                return self.end(place, ACTION_REJECT);
             }
         }
         cold_path();
@@ -318,6 +318,14 @@ impl Counted {
         };
         new_flow(map, key, &first, place.pack(), family);
     }
+}
+
+/// The flow of this key, if it was judged by this policy in this unit of time, as `word` has them.
+#[inline(always)]
+fn found_as<F: Copy>(map: &Flows<F>, key: &F, word: u32) -> Option<*mut FlowCounters> {
+    let counters = map.get_ptr_mut(key)?;
+    // SAFETY: a live map value.
+    (unsafe { (*counters).judged } == word).then_some(counters)
 }
 
 /// Adds a packet to its flow.

@@ -72,7 +72,7 @@ pub fn read<P: Packet, const JUDGE: bool>(
     if header.version >> 4 != 6 {
         return None;
     }
-    key.write_addresses(&header.addresses);
+    let dst_end = key.write_addresses(&header.addresses);
     let present = packet.octets() - offset;
     let said = HEADER_OCTETS + u32::from(u16::from_be(header.payload_length));
     let segments = packet.segments(said);
@@ -101,7 +101,7 @@ pub fn read<P: Packet, const JUDGE: bool>(
         let first = First::unpack(recall(packet, offset, id, protocol_and_direction));
         rest.ports = first.ports;
         rest.protocol = first.protocol;
-        key.write_rest(&rest);
+        key.write_rest(dst_end, &rest);
         return Some(Counted {
             volume: Volume {
                 packets: 1,
@@ -132,7 +132,7 @@ pub fn read<P: Packet, const JUDGE: bool>(
         &transport,
         zero,
     );
-    key.write_rest(&rest);
+    key.write_rest(dst_end, &rest);
     Some(Counted {
         volume: gso::volume(segments, headers - jumbo, octets - jumbo),
         tcp_flags: transport.tcp_flags,

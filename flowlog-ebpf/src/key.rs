@@ -141,26 +141,25 @@ impl KeyV6 {
         last: 0,
     };
 
-    /// Writes the addresses, which need not be kept elsewhere then.
+    /// Writes the addresses, which need not be kept elsewhere then, but for the last four octets of the destination. These are returned: they
+    /// share a word with the ports.
     #[inline(always)]
-    pub fn write_addresses(&mut self, addresses: &AddressesV6) {
+    pub fn write_addresses(&mut self, addresses: &AddressesV6) -> u32 {
         let AddressesV6 {
             src: [s0, s1, s2, s3],
             dst: [d0, d1, d2, d3],
         } = *addresses;
-        self.words = [
-            pair(eni::slot(), s0),
-            pair(s1, s2),
-            pair(s3, d0),
-            pair(d1, d2),
-            pair(d3, 0),
-        ];
+        self.words[0] = pair(eni::slot(), s0);
+        self.words[1] = pair(s1, s2);
+        self.words[2] = pair(s3, d0);
+        self.words[3] = pair(d1, d2);
+        d3
     }
 
-    /// Writes the rest.
+    /// Writes the rest, with what [`KeyV6::write_addresses`] returned.
     #[inline(always)]
-    pub fn write_rest(&mut self, rest: &Rest) {
-        self.words[4] = pair(self.words[4] as u32, rest.ports);
+    pub fn write_rest(&mut self, dst_end: u32, rest: &Rest) {
+        self.words[4] = pair(dst_end, rest.ports);
         self.last = rest.last_word();
     }
 }

@@ -100,12 +100,7 @@ impl Bench {
     }
 
     /// One flow, by test run. The rounds are interleaved.
-    fn established(
-        &mut self,
-        empty: &mut Floor,
-        rounds: usize,
-        report: &mut Report,
-    ) -> Result<()> {
+    fn established(&mut self, empty: &mut Floor, rounds: usize, report: &mut Report) -> Result<()> {
         for (kind, frame) in established_frames()? {
             let mut costs: Vec<Vec<f64>> = vec![Vec::new(); self.enis.len()];
             let mut more: Vec<Vec<f64>> = vec![Vec::new(); self.enis.len()];
@@ -130,14 +125,7 @@ impl Bench {
             let without = median(costs[0].clone());
             for ((eni, costs), more) in self.enis.iter().zip(costs).zip(more) {
                 let what = format!("established, {kind}, {}", eni.name);
-                report.beside(
-                    what,
-                    "ns",
-                    median(costs),
-                    without,
-                    1.0,
-                    None,
-                );
+                report.beside(what, "ns", median(costs), without, 1.0, None);
                 if eni.slot > 0 {
                     report.figure(
                         format!("established, {kind}, {}: more than without", eni.name),
@@ -239,7 +227,9 @@ fn established_frames() -> Result<Vec<(&'static str, Vec<u8>)>> {
     if let [(_, udp), (_, tcp), (_, tcp_v6)] = frames.as_mut_slice() {
         v4().udp(1000, 2000).write(udp, &payload)?;
         v4().tcp(1000, 2000, 7, 1024).ack(9).write(tcp, &payload)?;
-        v6().tcp(1000, 2000, 7, 1024).ack(9).write(tcp_v6, &payload)?;
+        v6().tcp(1000, 2000, 7, 1024)
+            .ack(9)
+            .write(tcp_v6, &payload)?;
     }
     Ok(frames)
 }

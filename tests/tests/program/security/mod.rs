@@ -3,6 +3,7 @@
 mod changes;
 mod classify;
 mod frames;
+mod hooks;
 mod host;
 mod sequences;
 mod world;
