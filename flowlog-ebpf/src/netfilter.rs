@@ -17,11 +17,11 @@ use flowlog_common::{
 
 use crate::{
     atomic,
-    count::{add_to, inserted},
+    count::{self, inserted},
     dropped::Dropped,
     ipv4, ipv6,
     kernel::Address,
-    key::FlowKey,
+    key::{FlowKey, KeyV4, KeyV6},
     layout,
     link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, MAX_VLAN_TAGS, is_vlan},
     maps::{ACTIVE, ENIS, FLOWS_V4, FLOWS_V6, Flows, OVERFLOW},
@@ -173,20 +173,24 @@ fn count(skb: Address, place: &EniPlace) -> Option<()> {
     let offset = (offset + zero) & MAX_OFFSET;
     match protocol {
         ETHERTYPE_IPV4 => {
-            let mut counted = ipv4::read(&packet, offset, zero, place.direction)?;
+            let mut key = KeyV4::UNWRITTEN;
+            let mut counted =
+                ipv4::read::<_, false>(&packet, offset, zero, place.direction, &mut key)?;
             if place.received_by != 0 {
-                received.apply_v4(&packet, &mut counted.key, &mut counted.volume);
+                received.apply_v4(&packet, &mut key, &mut counted.volume);
             }
             let adds = (counted.volume, counted.tcp_flags);
-            add(counted.key, adds, &FLOWS_V4, FAMILY_V4, place);
+            add(key, adds, &FLOWS_V4, FAMILY_V4, place);
         }
         ETHERTYPE_IPV6 => {
-            let mut counted = ipv6::read(&packet, offset, zero, place.direction)?;
+            let mut key = KeyV6::UNWRITTEN;
+            let mut counted =
+                ipv6::read::<_, false>(&packet, offset, zero, place.direction, &mut key)?;
             if place.received_by != 0 {
-                received.apply_v6(&mut counted.key, &mut counted.volume);
+                received.apply_v6(&mut key, &mut counted.volume);
             }
             let adds = (counted.volume, counted.tcp_flags);
-            add(counted.key, adds, &FLOWS_V6, FAMILY_V6, place);
+            add(key, adds, &FLOWS_V6, FAMILY_V6, place);
         }
         _ => return None,
     }
@@ -220,7 +224,7 @@ fn add<K, F>(
     let key = key.as_ref();
     let marks = FlowMarks::new(tcp_flags, DECIDED_BY_NETFILTER);
     if let Some(counters) = map.get_ptr_mut(key) {
-        return add_to(counters, volume, tcp_flags);
+        return count::add(counters, volume, tcp_flags);
     }
     let first = FlowCounters {
         packets: volume.packets,
@@ -233,7 +237,7 @@ fn add<K, F>(
     }
     // Another CPU was first with this flow, or there is no room.
     if let Some(counters) = map.get_ptr_mut(key) {
-        return add_to(counters, volume, tcp_flags);
+        return count::add(counters, volume, tcp_flags);
     }
     let waiting = Overflow {
         packets: volume.packets,

@@ -95,6 +95,7 @@ impl Host {
             host_side,
             ethernet: true,
             xdp_mtu: 0,
+            ..EniConstants::default()
         };
         let prepared = Prepared::new(&self.folder.0, constants).expect("programs");
         let (inode, index) = device(end);

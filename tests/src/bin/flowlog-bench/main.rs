@@ -8,6 +8,7 @@ mod drops;
 mod live;
 mod program;
 mod report;
+mod security;
 mod setting;
 mod throughput;
 
@@ -43,6 +44,7 @@ fn main() -> Result<()> {
     type Measurement = fn(&[u8], usize, &mut Report) -> Result<()>;
     let measurements: [(&str, Measurement); 6] = [
         ("program", program::measure),
+        ("security", security::measure),
         ("live", live::measure),
         ("throughput", throughput::measure),
         ("drain", drain::measure),
