@@ -43,6 +43,21 @@ pub enum PacketKind {
     Alone = 5,
 }
 
+impl PacketKind {
+    /// The kind of this number; [`PacketKind::Alone`] of one that is none's.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Tuple,
+            1 => Self::Request,
+            2 => Self::Reply,
+            3 => Self::Error,
+            4 => Self::NeighborDiscovery,
+            _ => Self::Alone,
+        }
+    }
+}
+
 /// What both directions of a session have in common.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

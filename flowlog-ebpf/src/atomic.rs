@@ -1,5 +1,5 @@
 //! Atomic arithmetic on map values, which every CPU may change at once.
-use core::intrinsics::{AtomicOrdering, atomic_or, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd};
 
 /// Adds to a counter.
 ///
@@ -33,4 +33,17 @@ pub unsafe fn fetch_increment(counter: *mut u64) -> u64 {
 pub unsafe fn or(word: *mut u32, bits: u32) {
     // SAFETY: the caller's.
     unsafe { atomic_or::<u32, u32, { AtomicOrdering::Relaxed }>(word, bits) };
+}
+
+/// Puts `new` in the place of `old`; whether that was there.
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn compare_exchange(word: *mut u32, old: u32, new: u32) -> bool {
+    const ORDERING: AtomicOrdering = AtomicOrdering::SeqCst;
+    // SAFETY: the caller's.
+    let (_, exchanged) = unsafe { atomic_cxchg::<u32, ORDERING, ORDERING>(word, old, new) };
+    exchanged
 }

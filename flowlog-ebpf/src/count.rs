@@ -6,15 +6,19 @@ use aya_ebpf::{
     btf_maps::ArrayOfMaps,
 };
 use flowlog_common::{
-    DECIDED_BY_NOTHING, EniCounters, FAMILY_V4, FAMILY_V6, FlowCounters, FlowMarks, GENERATIONS,
-    Overflow, Volume,
+    ACTION_ACCEPT, ACTION_REJECT, DECIDED_BY_NOTHING, FAMILY_V4, FAMILY_V6, FlowCounters,
+    FlowMarks, GENERATIONS, Overflow, PacketKind, Volume,
 };
 
 use crate::{
     atomic, eni, ipv4, ipv6,
+    judge::{self, Subject},
+    key::{Key, KeyV4, KeyV6},
     link::{self, Network},
     maps::{ACTIVE, ENIS, FLOWS_V4, FLOWS_V6, Flows, OCCUPANCY, OVERFLOW, WAKE},
     packet::Packet,
+    policy::Policy,
+    transport::{FIN, RST, SYN},
 };
 
 /// Why a packet is in no flow.
@@ -24,45 +28,86 @@ enum Aside {
     NotIp,
 }
 
-/// Counts a packet. Never fails, never changes the packet.
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    GoesOn,
+    Dropped,
+}
+
+/// Counts a packet that the device receives. Never fails, never changes the packet.
 #[inline(always)]
-pub fn packet<P: Packet>(packet: &P, direction: u8) {
+pub fn ingress<P: Packet>(packet: &P) -> Fate {
+    either(packet, eni::direction_of_ingress(), false)
+}
+
+/// Counts a packet that the device is about to send.
+#[inline(always)]
+pub fn egress<P: Packet>(packet: &P) -> Fate {
+    either(packet, eni::direction_of_egress(), true)
+}
+
+/// An ENI without security groups pays nothing for them: the verifier removes what does not apply.
+#[inline(always)]
+fn either<P: Packet>(packet: &P, direction: u8, is_egress: bool) -> Fate {
+    if eni::judges() {
+        judged(packet, direction, is_egress)
+    } else {
+        count::<P, false>(packet, direction, is_egress)
+    }
+}
+
+/// A function of its own because of the stack.
+#[inline(never)]
+fn judged<P: Packet>(packet: &P, direction: u8, is_egress: bool) -> Fate {
+    count::<P, true>(packet, direction, is_egress)
+}
+
+/// Counts a packet, which is judged before if `JUDGE`.
+#[inline(always)]
+fn count<P: Packet, const JUDGE: bool>(packet: &P, direction: u8, is_egress: bool) -> Fate {
     let Some(active) = ACTIVE.get(0) else {
-        return;
+        return Fate::GoesOn;
     };
     let generation = active.generation;
     // SAFETY: a live map value. Volatile, for the compiler must not know that it is 0 either.
     let zero = unsafe { (&raw const active.zero).read_volatile() };
+    let place = Place {
+        generation,
+        direction,
+        is_egress,
+    };
     match link::network(packet, zero) {
-        Some(Network::V4(offset)) => match ipv4::read(packet, offset, zero, direction) {
-            Some(counted) => counted.add(
-                &FLOWS_V4,
-                Place {
-                    generation,
-                    family: FAMILY_V4,
-                    direction,
-                },
-            ),
-            None => unparsable(packet, offset, generation, direction),
-        },
-        Some(Network::V6(offset)) => match ipv6::read(packet, offset, zero, direction) {
-            Some(counted) => counted.add(
-                &FLOWS_V6,
-                Place {
-                    generation,
-                    family: FAMILY_V6,
-                    direction,
-                },
-            ),
-            None => unparsable(packet, offset, generation, direction),
-        },
-        Some(Network::Other) => aside(Aside::NotIp, one(packet.octets()), generation, direction),
-        None => aside(
-            Aside::Unparsable,
-            one(packet.octets()),
-            generation,
-            direction,
-        ),
+        Some(Network::V4(offset)) => v4::<P, JUDGE>(packet, offset, zero, place),
+        Some(Network::V6(offset)) => v6::<P, JUDGE>(packet, offset, zero, place),
+        Some(Network::Other) => aside(Aside::NotIp, one(packet.octets()), place),
+        None => aside(Aside::Unparsable, one(packet.octets()), place),
+    }
+}
+
+/// Counts the packet whose IPv4 header begins at `offset`, which is judged before if `JUDGE`.
+#[inline(always)]
+fn v4<P: Packet, const JUDGE: bool>(packet: &P, offset: u32, zero: u32, place: Place) -> Fate {
+    let mut key = KeyV4::UNWRITTEN;
+    match ipv4::read::<P, JUDGE>(packet, offset, zero, place.direction, &mut key) {
+        Some(counted) => {
+            let place = (FAMILY_V4, place);
+            counted.count::<P, _, _, JUDGE>(packet, &mut key, &FLOWS_V4, place, zero)
+        }
+        None => unparsable(packet, offset, place),
+    }
+}
+
+/// Likewise, of IPv6.
+#[inline(always)]
+fn v6<P: Packet, const JUDGE: bool>(packet: &P, offset: u32, zero: u32, place: Place) -> Fate {
+    let mut key = KeyV6::UNWRITTEN;
+    match ipv6::read::<P, JUDGE>(packet, offset, zero, place.direction, &mut key) {
+        Some(counted) => {
+            let place = (FAMILY_V6, place);
+            counted.count::<P, _, _, JUDGE>(packet, &mut key, &FLOWS_V6, place, zero)
+        }
+        None => unparsable(packet, offset, place),
     }
 }
 
@@ -76,97 +121,216 @@ fn one(octets: u32) -> Volume {
 
 /// What is unparsable has no length that could be believed, so all octets from the network layer on are counted.
 #[inline(always)]
-fn unparsable<P: Packet>(packet: &P, offset: u32, generation: u32, direction: u8) {
-    aside(
-        Aside::Unparsable,
-        one(packet.octets() - offset),
-        generation,
-        direction,
-    );
+fn unparsable<P: Packet>(packet: &P, offset: u32, place: Place) -> Fate {
+    aside(Aside::Unparsable, one(packet.octets() - offset), place)
 }
 
-/// A packet that was read: its flow, and what it adds to it.
-pub struct Counted<K> {
-    pub key: K,
+/// A packet that was read: what it adds to its flow, and what says whether it is accepted.
+pub struct Counted {
     pub volume: Volume,
     pub tcp_flags: u8,
+    pub subject: Subject,
 }
 
 /// Where to count.
+#[derive(Clone, Copy)]
 struct Place {
     generation: u32,
-    family: u32,
     direction: u8,
+    /// The device is about to send the packet.
+    is_egress: bool,
 }
 
-impl<K> Counted<K> {
+impl Place {
+    /// In one word, for functions take few arguments.
     #[inline(always)]
-    fn add<F>(&self, flows: &ArrayOfMaps<Flows<F>, GENERATIONS>, place: Place)
-    where
-        K: AsRef<F>,
-        F: Copy,
-    {
+    fn pack(self) -> u32 {
+        u32::from_ne_bytes([
+            self.generation as u8,
+            self.direction,
+            u8::from(self.is_egress),
+            0,
+        ])
+    }
+
+    #[inline(always)]
+    fn unpack(packed: u32) -> Self {
+        let [generation, direction, is_egress, _] = packed.to_ne_bytes();
+        Self {
+            generation: u32::from(generation),
+            direction,
+            is_egress: is_egress != 0,
+        }
+    }
+}
+
+impl Counted {
+    #[inline(always)]
+    fn count<P: Packet, K: Key + AsRef<F>, F: Copy, const JUDGE: bool>(
+        &self,
+        packet: &P,
+        key: &mut K,
+        flows: &ArrayOfMaps<Flows<F>, GENERATIONS>,
+        (family, place): (u32, Place),
+        zero: u32,
+    ) -> Fate {
+        if !JUDGE {
+            self.note_segments(place);
+        }
+        let Some(map) = flows.get(place.generation) else {
+            return aside(Aside::MapFull, self.volume, place);
+        };
+        if !JUDGE {
+            self.add_as(map, key.as_ref(), (family, place), DECIDED_BY_NOTHING, 0);
+            return Fate::GoesOn;
+        }
+        match Policy::current() {
+            Some(policy) => self.judge(packet, key, map, (family, place), policy, zero),
+            None => {
+                self.add_as(map, key.as_ref(), (family, place), DECIDED_BY_NOTHING, 0);
+                self.end(place, ACTION_ACCEPT)
+            }
+        }
+    }
+
+    /// Judges the packet and adds it to its flow. Of a flow that was judged by this policy in this unit of time, most packets are like the
+    /// one before, and need no session.
+    #[inline(always)]
+    fn judge<P: Packet, K: Key + AsRef<F>, F: Copy>(
+        &self,
+        packet: &P,
+        key: &mut K,
+        map: &Flows<F>,
+        (family, place): (u32, Place),
+        policy: Policy,
+        zero: u32,
+    ) -> Fate {
+        let word = policy.word();
+        if self.subject.kind == PacketKind::Tuple && self.tcp_flags & (FIN | SYN | RST) == 0 {
+            // The key is that of the accepted flow, as it was read.
+            if let Some(counters) = found_as(map, key.as_ref(), word) {
+                add(counters, self.volume, self.tcp_flags);
+                return self.end(place, ACTION_ACCEPT);
+            }
+            key.set_action(ACTION_REJECT);
+            if let Some(counters) = found_as(map, key.as_ref(), word) {
+                add(counters, self.volume, self.tcp_flags);
+                return self.end(place, ACTION_REJECT);
+            }
+        }
+        cold_path();
+        self.forgotten(zero)
+            .judge_anew(packet, key, map, (family, place), policy, zero)
+    }
+
+    /// The same, of which the verifier knows nothing any more: there are many ways to read a packet, and each would be a path of its own
+    /// through all that follows.
+    #[inline(always)]
+    fn forgotten(&self, zero: u32) -> Self {
+        Self {
+            volume: Volume {
+                packets: self.volume.packets + u64::from(zero),
+                bytes: self.volume.bytes + u64::from(zero),
+            },
+            tcp_flags: self.tcp_flags.wrapping_add(zero as u8),
+            subject: self.subject.forgotten(zero),
+        }
+    }
+
+    /// Judges the packet by its session, or alone.
+    #[inline(always)]
+    fn judge_anew<P: Packet, K: Key + AsRef<F>, F: Copy>(
+        &self,
+        packet: &P,
+        key: &mut K,
+        map: &Flows<F>,
+        (family, place): (u32, Place),
+        policy: Policy,
+        zero: u32,
+    ) -> Fate {
+        let word = policy.word();
+        key.forget(zero);
+        let arrival = (place.direction, self.tcp_flags);
+        let judgement = judge::judge(packet, key, &self.subject, arrival, policy, zero);
+        key.set_action(judgement.action());
+        let judged = if judgement.is_cacheable { word } else { 0 };
+        self.add_as(
+            map,
+            key.as_ref(),
+            (family, place),
+            judgement.decided_by(),
+            judged,
+        );
+        if judgement.had_no_room {
+            without_session(place);
+        }
+        if judgement.has_opened && self.subject.kind == PacketKind::Tuple {
+            forget_others(map, key, judgement.action());
+        }
+        self.end(place, judgement.action())
+    }
+
+    /// What becomes of the packet, which is counted. The device does not see what is dropped at its egress.
+    #[inline(always)]
+    fn end(&self, place: Place, action: u8) -> Fate {
+        if action == ACTION_ACCEPT || !eni::enforces() {
+            self.note_segments(place);
+            return Fate::GoesOn;
+        }
+        cold_path();
+        if place.is_egress {
+            dropped(self.volume, place);
+        } else {
+            self.note_segments(place);
+        }
+        Fate::Dropped
+    }
+
+    #[inline(always)]
+    fn note_segments(&self, place: Place) {
         if self.volume.packets > 1 {
             // What this takes is put out of the way of ordinary packets, which pay one comparison.
             cold_path();
-            extra_segments(self.volume.packets - 1, &place);
+            extra_segments(self.volume.packets - 1, place);
         }
-        let Some(map) = flows.get(place.generation) else {
-            return self.map_full(&place);
-        };
-        let key = self.key.as_ref();
+    }
+
+    /// Adds the packet to the flow of its key, which is made if it is not there. `judged` is [`FlowCounters::judged`], 0 to leave it as it
+    /// is.
+    #[inline(always)]
+    fn add_as<F: Copy>(
+        &self,
+        map: &Flows<F>,
+        key: &F,
+        (family, place): (u32, Place),
+        decided_by: u32,
+        judged: u32,
+    ) {
         if let Some(counters) = map.get_ptr_mut(key) {
-            return add_to(counters, self.volume, self.tcp_flags);
+            add(counters, self.volume, self.tcp_flags);
+            return remember(counters, decided_by, judged);
         }
         let first = FlowCounters {
             packets: self.volume.packets,
             bytes: self.volume.bytes,
-            marks: FlowMarks::new(self.tcp_flags, DECIDED_BY_NOTHING),
-            judged: 0,
+            marks: FlowMarks::new(self.tcp_flags, decided_by),
+            judged,
         };
-        if map.insert(key, &first, u64::from(BPF_NOEXIST)).is_ok() {
-            return inserted(place.generation, place.family);
-        }
-        // Another CPU was first with this flow, or there is no room.
-        match map.get_ptr_mut(key) {
-            Some(counters) => add_to(counters, self.volume, self.tcp_flags),
-            None => self.overflow(*key, &place),
-        }
+        new_flow(map, key, &first, place.pack(), family);
     }
+}
 
-    /// User space adds the packet to its flow; where the ring is full too, it is counted aside. It was woken when the map was half full,
-    /// and reads the ring with the map.
-    #[inline(always)]
-    fn overflow<F: Copy>(&self, key: F, place: &Place) {
-        let packet = Overflow {
-            packets: self.volume.packets,
-            bytes: self.volume.bytes,
-            marks: FlowMarks::new(self.tcp_flags, DECIDED_BY_NOTHING),
-            key,
-        };
-        let flags = u64::from(BPF_RB_NO_WAKEUP);
-        if OVERFLOW
-            .output_untyped::<Overflow<F>>(packet, flags)
-            .is_err()
-        {
-            self.map_full(place);
-        }
-    }
-
-    #[inline(always)]
-    fn map_full(&self, place: &Place) {
-        aside(
-            Aside::MapFull,
-            self.volume,
-            place.generation,
-            place.direction,
-        );
-    }
+/// The flow of this key, if it was judged by this policy in this unit of time, as `word` has them.
+#[inline(always)]
+fn found_as<F: Copy>(map: &Flows<F>, key: &F, word: u32) -> Option<*mut FlowCounters> {
+    let counters = map.get_ptr_mut(key)?;
+    // SAFETY: a live map value.
+    (unsafe { (*counters).judged } == word).then_some(counters)
 }
 
 /// Adds a packet to its flow.
 #[inline(always)]
-pub fn add_to(counters: *mut FlowCounters, volume: Volume, tcp_flags: u8) {
+pub fn add(counters: *mut FlowCounters, volume: Volume, tcp_flags: u8) {
     // SAFETY: a live map value: entries of the active generation are never deleted.
     unsafe {
         atomic::add(&raw mut (*counters).packets, volume.packets);
@@ -178,6 +342,99 @@ pub fn add_to(counters: *mut FlowCounters, volume: Volume, tcp_flags: u8) {
         }
     }
 }
+
+/// Has a flow remember how it was judged.
+#[inline(always)]
+fn remember(counters: *mut FlowCounters, decided_by: u32, judged: u32) {
+    // SAFETY: as in `add`.
+    unsafe {
+        decided(&raw mut (*counters).marks, decided_by);
+        if judged != 0 {
+            (*counters).judged = judged;
+        }
+    }
+}
+
+/// Makes a flow with what its first packet adds. `place` is [`Place::pack`].
+///
+/// A function of its own because of the stack.
+#[inline(never)]
+fn new_flow<F: Copy>(map: &Flows<F>, key: &F, first: &FlowCounters, place: u32, family: u32) {
+    let place = Place::unpack(place);
+    if map.insert(key, first, u64::from(BPF_NOEXIST)).is_ok() {
+        return inserted(place.generation, family);
+    }
+    let volume = Volume {
+        packets: first.packets,
+        bytes: first.bytes,
+    };
+    // Another CPU was first with this flow, or there is no room.
+    if let Some(counters) = map.get_ptr_mut(key) {
+        add(counters, volume, first.marks.tcp_flags());
+        return remember(counters, first.marks.decided_by(), first.judged);
+    }
+    // User space adds the packet to its flow; where the ring is full too, it is counted aside. It was woken when the map was half full,
+    // and reads the ring with the map.
+    let packet = Overflow {
+        packets: first.packets,
+        bytes: first.bytes,
+        marks: first.marks,
+        key: *key,
+    };
+    let flags = u64::from(BPF_RB_NO_WAKEUP);
+    if OVERFLOW
+        .output_untyped::<Overflow<F>>(packet, flags)
+        .is_err()
+    {
+        let _ = aside(Aside::MapFull, volume, place);
+    }
+}
+
+/// What was judged of the session's other flows does not hold any more. `key` is left as that of one of them.
+///
+/// A function of its own because of the stack.
+#[inline(never)]
+fn forget_others<K: Key + AsRef<F>, F: Copy>(map: &Flows<F>, key: &mut K, action: u8) {
+    key.set_action(action ^ ACTION_REJECT);
+    forget(map, key.as_ref());
+    key.reverse();
+    forget(map, key.as_ref());
+    key.set_action(action);
+    forget(map, key.as_ref());
+}
+
+#[inline(always)]
+fn forget<F: Copy>(map: &Flows<F>, key: &F) {
+    if let Some(counters) = map.get_ptr_mut(key) {
+        // SAFETY: a live map value.
+        unsafe { (*counters).judged = 0 };
+    }
+}
+
+/// Notes what decided a flow's action, if anything did.
+///
+/// # Safety
+///
+/// `marks` points into a live map value.
+#[inline(always)]
+unsafe fn decided(marks: *mut FlowMarks, decided_by: u32) {
+    // Flags that another CPU adds meanwhile are not to be lost.
+    for _ in 0..DECIDED_ATTEMPTS {
+        // SAFETY: the caller's.
+        let old = unsafe { marks.read_volatile() };
+        if decided_by == DECIDED_BY_NOTHING || old.decided_by() == decided_by {
+            return;
+        }
+        let new = FlowMarks::new(old.tcp_flags(), decided_by);
+        // SAFETY: the caller's; `FlowMarks` is a word.
+        if unsafe { atomic::compare_exchange(marks.cast(), old.0, new.0) } {
+            return;
+        }
+    }
+}
+
+/// A flow has eight flags, each of which gets in the way once.
+const DECIDED_ATTEMPTS: u32 = 8;
 
 /// Tells user space once when the map passes half full.
 #[inline(always)]
@@ -196,7 +453,7 @@ pub fn inserted(generation: u32, family: u32) {
 
 /// Counts what a super-packet adds to the frames that its device counts.
 #[inline(always)]
-fn extra_segments(segments: u64, place: &Place) {
+fn extra_segments(segments: u64, place: Place) {
     let index = eni::slot() * 2 + u32::from(place.direction);
     if let Some(counters) = ENIS.get_value_ptr_mut(place.generation, &index) {
         // SAFETY: a live map value.
@@ -204,11 +461,32 @@ fn extra_segments(segments: u64, place: &Place) {
     }
 }
 
+/// Counts what is dropped before the device could send it.
 #[inline(always)]
-fn aside(why: Aside, volume: Volume, generation: u32, direction: u8) {
-    let index = eni::slot() * 2 + u32::from(direction);
-    let Some(counters) = ENIS.get_value_ptr_mut(generation, &index) else {
-        return;
+fn dropped(volume: Volume, place: Place) {
+    let index = eni::slot() * 2 + u32::from(place.direction);
+    if let Some(counters) = ENIS.get_value_ptr_mut(place.generation, &index) {
+        // SAFETY: a live map value.
+        unsafe { add_volume(&raw mut (*counters).dropped, volume) };
+    }
+}
+
+/// Counts a packet for whose session there was no room.
+#[inline(always)]
+fn without_session(place: Place) {
+    let index = eni::slot() * 2 + u32::from(place.direction);
+    if let Some(counters) = ENIS.get_value_ptr_mut(place.generation, &index) {
+        // SAFETY: a live map value.
+        unsafe { atomic::add(&raw mut (*counters).without_session, 1) };
+    }
+}
+
+/// Counts what is in no flow, and lets it go on.
+#[inline(always)]
+fn aside(why: Aside, volume: Volume, place: Place) -> Fate {
+    let index = eni::slot() * 2 + u32::from(place.direction);
+    let Some(counters) = ENIS.get_value_ptr_mut(place.generation, &index) else {
+        return Fate::GoesOn;
     };
     // SAFETY: a live map value.
     unsafe {
@@ -219,6 +497,7 @@ fn aside(why: Aside, volume: Volume, generation: u32, direction: u8) {
         };
         add_volume(counter, volume);
     }
+    Fate::GoesOn
 }
 
 /// # Safety

@@ -5,36 +5,63 @@ use flowlog_common::{FragmentKey, FragmentPorts, PacketKind};
 use crate::maps::FRAGMENTS;
 
 /// What a first fragment told.
+#[derive(Clone, Copy)]
 pub struct First {
     /// Both ports as they lie in the packet, the source's first.
     pub ports: u32,
     pub protocol: u8,
+    pub kind: PacketKind,
+    /// As it lies in the packet.
+    pub identifier: u16,
 }
 
-/// Remembers what a first fragment tells.
+impl First {
+    /// In one word, for functions take few arguments: as a [`FragmentPorts`] lies in memory.
+    #[inline(always)]
+    pub fn pack(self) -> u64 {
+        let [i0, i1] = self.identifier.to_ne_bytes();
+        let upper = u32::from_ne_bytes([self.protocol, self.kind as u8, i0, i1]);
+        u64::from(self.ports) | u64::from(upper) << 32
+    }
+
+    #[inline(always)]
+    pub fn unpack(packed: u64) -> Self {
+        let [protocol, kind, i0, i1] = ((packed >> 32) as u32).to_ne_bytes();
+        Self {
+            ports: packed as u32,
+            protocol,
+            kind: PacketKind::from_number(kind),
+            identifier: u16::from_ne_bytes([i0, i1]),
+        }
+    }
+}
+
+const _: () = assert!(size_of::<FragmentPorts>() == size_of::<u64>());
+
+/// Remembers what a first fragment tells, which is [`First::pack`].
 #[inline(always)]
-pub fn remember(key: &FragmentKey, ports: u32, protocol: u8) {
-    let [s0, s1, d0, d1] = ports.to_ne_bytes();
-    let ports = FragmentPorts {
-        src_port: [s0, s1],
-        dst_port: [d0, d1],
-        protocol,
-        kind: PacketKind::Tuple as u8,
-        identifier: [0; 2],
-    };
+pub fn remember(key: &FragmentKey, first: u64) {
+    // SAFETY: as many octets, of which any are a value; alignment is 8 for 1.
+    let ports: &FragmentPorts = unsafe { &*(&raw const first).cast() };
     // Where there is no room, later fragments are counted with ports 0.
-    let _ = FRAGMENTS.insert(key, &ports, u64::from(BPF_ANY));
+    let _ = FRAGMENTS.insert(key, ports, u64::from(BPF_ANY));
 }
 
-/// What the first fragment told, if it came by and is not forgotten.
+/// What the first fragment told, if it came by and is not forgotten: [`First::pack`]. Else `protocol`, ports 0, and that it is of no
+/// session.
 #[inline(always)]
-pub fn recall(key: &FragmentKey) -> Option<First> {
-    // SAFETY: copied at once. Another CPU may write the same entry meanwhile only for another datagram with the same addresses
-    // and identification, for which either answer is as good.
-    let ports = unsafe { FRAGMENTS.get(key).copied()? };
-    let ([s0, s1], [d0, d1]) = (ports.src_port, ports.dst_port);
-    Some(First {
-        ports: u32::from_ne_bytes([s0, s1, d0, d1]),
-        protocol: ports.protocol,
-    })
+pub fn recall(key: &FragmentKey, protocol: u8) -> u64 {
+    // SAFETY: read at once. Another CPU may write the same entry meanwhile only for another datagram with the same addresses and
+    // identification, for which either answer is as good.
+    match unsafe { FRAGMENTS.get(key) } {
+        // SAFETY: values are at multiples of 8, and as many octets long.
+        Some(ports) => unsafe { (&raw const *ports).cast::<u64>().read() },
+        None => First {
+            ports: 0,
+            protocol,
+            kind: PacketKind::Alone,
+            identifier: 0,
+        }
+        .pack(),
+    }
 }

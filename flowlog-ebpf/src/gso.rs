@@ -20,9 +20,14 @@ pub fn headers<P: Packet>(
 ) -> u32 {
     let inner = match segments {
         Segments::OfPayload(_) => tunnel::payload(packet, protocol, transport.ports, offset, zero),
-        _ => None,
+        _ => 0,
     };
-    inner.unwrap_or(offset + transport.header_octets) - network
+    let payload = if inner == 0 {
+        offset + transport.header_octets
+    } else {
+        inner
+    };
+    payload - network
 }
 
 /// The volume of a datagram of `octets`, of which `headers` are its network and transport headers: each segment after the first

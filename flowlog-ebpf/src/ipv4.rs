@@ -3,9 +3,12 @@ use flowlog_common::{FragmentKey, Volume};
 
 use crate::{
     count::Counted,
-    fragment, gso,
-    key::{AddressesV4, KeyV4, Rest},
+    fragment::{self, First},
+    gso,
+    judge::Subject,
+    key::{AddressesV4, KeyV4, Rest, octets},
     packet::{MAX_OFFSET, Packet, Plain, Segments},
+    session::Ends,
     transport,
 };
 
@@ -31,15 +34,16 @@ unsafe impl Plain for Header {}
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
-/// Reads the packet whose IPv4 header begins at `offset`. `None` if its headers are cut short or contradict themselves.
-/// `zero` is [`flowlog_common::Active::zero`].
+/// Reads the packet whose IPv4 header begins at `offset`, and writes its flow's `key`. `None` if its headers are cut short or contradict themselves.
+/// `zero` is [`flowlog_common::Active::zero`]; `JUDGE` says whether to read what only sessions need.
 #[inline(always)]
-pub fn read<P: Packet>(
+pub fn read<P: Packet, const JUDGE: bool>(
     packet: &P,
     offset: u32,
     zero: u32,
     direction: u8,
-) -> Option<Counted<KeyV4>> {
+    key: &mut KeyV4,
+) -> Option<Counted> {
     let header: Header = packet.read(offset)?;
     let header_octets = u32::from(header.version_and_length & 0xf) * 4;
     if header.version_and_length >> 4 != 4 || header_octets < 20 {
@@ -67,29 +71,30 @@ pub fn read<P: Packet>(
     };
     let fragment = u16::from_be(header.fragment);
     if fragment & FRAGMENT_OFFSET != 0 {
-        if let Some(first) =
-            fragment::recall(&fragment_key(packet.slot(), &addresses, &rest, header.id))
-        {
-            rest.ports = first.ports;
-        }
+        let first = First::unpack(recall(packet, offset, direction));
+        rest.ports = first.ports;
+        key.write(&addresses, &rest);
         return Some(Counted {
-            key: KeyV4::new(&addresses, &rest),
             volume: Volume {
                 packets: 1,
                 bytes: u64::from(octets),
             },
             tcp_flags: 0,
+            subject: Subject::of_later_fragment(first.kind, first.identifier),
         });
     }
     let payload = (offset + header_octets) & MAX_OFFSET;
     let transport = transport::read(packet, header.protocol, payload, offset + octets)?;
     rest.ports = transport.ports;
+    let subject = Subject::read::<P, JUDGE>(packet, header.protocol, (payload, offset + octets));
     if fragment & MORE_FRAGMENTS != 0 {
-        fragment::remember(
-            &fragment_key(packet.slot(), &addresses, &rest, header.id),
-            transport.ports,
-            header.protocol,
-        );
+        let first = First {
+            ports: transport.ports,
+            protocol: header.protocol,
+            kind: subject.kind,
+            identifier: subject.identifier,
+        };
+        remember(packet, offset, direction, first.pack());
     }
     let headers = gso::headers(
         packet,
@@ -99,25 +104,68 @@ pub fn read<P: Packet>(
         &transport,
         zero,
     );
+    key.write(&addresses, &rest);
     Some(Counted {
-        key: KeyV4::new(&addresses, &rest),
         volume: gso::volume(segments, headers, octets),
         tcp_flags: transport.tcp_flags,
+        subject,
     })
 }
 
+/// The ends of a packet that is quoted at `offset` of a datagram that ends at `end`, without its ports, and where its upper layer begins.
+/// `None` if it is a later fragment, or its header is cut short.
 #[inline(always)]
-fn fragment_key(slot: u32, addresses: &AddressesV4, rest: &Rest, id: u16) -> FragmentKey {
-    let [s0, s1, s2, s3] = addresses.src.to_ne_bytes();
-    let [d0, d1, d2, d3] = addresses.dst.to_ne_bytes();
-    let [i0, i1] = id.to_ne_bytes();
+pub fn quoted<P: Packet>(packet: &P, offset: u32, end: u32) -> Option<(Ends, u32)> {
+    if offset + size_of::<Header>() as u32 > end {
+        return None;
+    }
+    let header: Header = packet.read(offset)?;
+    let header_octets = u32::from(header.version_and_length & 0xf) * 4;
+    let is_later = u16::from_be(header.fragment) & FRAGMENT_OFFSET != 0;
+    if header.version_and_length >> 4 != 4 || header_octets < 20 || is_later {
+        return None;
+    }
+    let ends = Ends {
+        src: [header.src_addr, 0, 0, 0],
+        dst: [header.dst_addr, 0, 0, 0],
+        ports: 0,
+        protocol: header.protocol,
+        version: 4,
+    };
+    Some((ends, offset + header_octets))
+}
+
+/// Remembers what a first fragment tells; see [`recall`].
+#[inline(never)]
+fn remember<P: Packet>(packet: &P, offset: u32, direction: u8, first: u64) {
+    if let Some(header) = packet.read::<Header>(offset) {
+        let key = fragment_key(packet.slot(), &header, direction);
+        fragment::remember(&key, first);
+    }
+}
+
+/// What the first fragment told of the later one at `offset`: [`First::pack`].
+///
+/// A function of its own, which reads the header again, because of the stack.
+#[inline(never)]
+fn recall<P: Packet>(packet: &P, offset: u32, direction: u8) -> u64 {
+    let Some(header) = packet.read::<Header>(offset) else {
+        return 0;
+    };
+    let key = fragment_key(packet.slot(), &header, direction);
+    fragment::recall(&key, header.protocol)
+}
+
+#[inline(always)]
+fn fragment_key(slot: u32, header: &Header, direction: u8) -> FragmentKey {
+    let [i0, i1] = header.id.to_ne_bytes();
     FragmentKey {
         eni: slot,
         id: [i0, i1, 0, 0],
-        src_addr: [s0, s1, s2, s3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-        dst_addr: [d0, d1, d2, d3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-        protocol: rest.protocol,
-        direction: rest.direction,
+        src_addr: octets([header.src_addr, 0, 0, 0]),
+        dst_addr: octets([header.dst_addr, 0, 0, 0]),
+        protocol: header.protocol,
+        direction,
         version: 4,
         reserved: 0,
     }

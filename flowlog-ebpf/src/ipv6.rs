@@ -3,9 +3,12 @@ use flowlog_common::{FragmentKey, Volume};
 
 use crate::{
     count::Counted,
-    fragment, gso,
-    key::{AddressesV6, KeyV6, Rest},
+    fragment::{self, First},
+    gso,
+    judge::Subject,
+    key::{AddressesV6, KeyV6, Rest, octets},
     packet::{MAX_OFFSET, Packet, Plain, Segments},
+    session::Ends,
     transport,
 };
 
@@ -49,23 +52,26 @@ struct UpperLayer {
 #[derive(Clone, Copy)]
 enum Fragment {
     Whole,
-    First([u8; 4]),
-    Later([u8; 4]),
+    /// With the identification, as it lies in the packet.
+    First(u32),
+    Later(u32),
 }
 
-/// Reads the packet whose IPv6 header begins at `offset`. `None` if its headers are cut short or contradict themselves.
-/// `zero` is [`flowlog_common::Active::zero`].
+/// Reads the packet whose IPv6 header begins at `offset`, and writes its flow's `key`. `None` if its headers are cut short or contradict themselves.
+/// `zero` is [`flowlog_common::Active::zero`]; `JUDGE` says whether to read what only sessions need.
 #[inline(always)]
-pub fn read<P: Packet>(
+pub fn read<P: Packet, const JUDGE: bool>(
     packet: &P,
     offset: u32,
     zero: u32,
     direction: u8,
-) -> Option<Counted<KeyV6>> {
+    key: &mut KeyV6,
+) -> Option<Counted> {
     let header: Header = packet.read(offset)?;
     if header.version >> 4 != 6 {
         return None;
     }
+    let dst_end = key.write_addresses(&header.addresses);
     let present = packet.octets() - offset;
     let said = HEADER_OCTETS + u32::from(u16::from_be(header.payload_length));
     let segments = packet.segments(said);
@@ -77,44 +83,45 @@ pub fn read<P: Packet>(
         return None;
     }
     let end = offset + octets;
-    let upper = upper_layer(
+    let upper = upper_layer::<P, MAX_EXTENSIONS>(
         packet,
         header.next_header,
         offset + HEADER_OCTETS,
         end,
         zero,
     )?;
-    let addresses = header.addresses;
     let mut rest = Rest {
         ports: 0,
         protocol: upper.protocol,
         direction,
     };
     if let Fragment::Later(id) = upper.fragment {
-        if let Some(first) =
-            fragment::recall(&fragment_key(packet.slot(), &addresses, direction, id))
-        {
-            rest.ports = first.ports;
-            rest.protocol = first.protocol;
-        }
+        let protocol_and_direction = u32::from(upper.protocol) << 8 | u32::from(direction);
+        let first = First::unpack(recall(packet, offset, id, protocol_and_direction));
+        rest.ports = first.ports;
+        rest.protocol = first.protocol;
+        key.write_rest(dst_end, &rest);
         return Some(Counted {
-            key: KeyV6::new(&addresses, &rest),
             volume: Volume {
                 packets: 1,
                 bytes: u64::from(octets),
             },
             tcp_flags: 0,
+            subject: Subject::of_later_fragment(first.kind, first.identifier),
         });
     }
     let transport = transport::read(packet, upper.protocol, upper.offset, end)?;
     rest.ports = transport.ports;
-    let jumbo = jumbo_option_octets(&header, segments);
+    let jumbo = jumbo_option_octets(header.payload_length, header.next_header, segments);
+    let subject = Subject::read::<P, JUDGE>(packet, upper.protocol, (upper.offset, end));
     if let Fragment::First(id) = upper.fragment {
-        fragment::remember(
-            &fragment_key(packet.slot(), &addresses, direction, id),
-            transport.ports,
-            upper.protocol,
-        );
+        let first = First {
+            ports: transport.ports,
+            protocol: upper.protocol,
+            kind: subject.kind,
+            identifier: subject.identifier,
+        };
+        remember(packet, offset, id, direction, first.pack());
     }
     let headers = gso::headers(
         packet,
@@ -124,30 +131,57 @@ pub fn read<P: Packet>(
         &transport,
         zero,
     );
+    key.write_rest(dst_end, &rest);
     Some(Counted {
-        key: KeyV6::new(&addresses, &rest),
         volume: gso::volume(segments, headers - jumbo, octets - jumbo),
         tcp_flags: transport.tcp_flags,
+        subject,
     })
+}
+
+/// Extension headers that are walked of a packet that an ICMP error quotes; with more, it is of no session.
+const MAX_QUOTED_EXTENSIONS: usize = 4;
+
+/// The ends of a packet that is quoted at `offset` of a datagram that ends at `end`, without its ports, and where its upper layer begins.
+/// `None` if it is a later fragment, or its headers are cut short.
+#[inline(always)]
+pub fn quoted<P: Packet>(packet: &P, offset: u32, end: u32, zero: u32) -> Option<(Ends, u32)> {
+    let upper = offset + HEADER_OCTETS;
+    if upper > end {
+        return None;
+    }
+    let header: Header = packet.read(offset)?;
+    if header.version >> 4 != 6 {
+        return None;
+    }
+    let next = header.next_header;
+    let upper = upper_layer::<P, MAX_QUOTED_EXTENSIONS>(packet, next, upper, end, zero)?;
+    if let Fragment::Later(_) = upper.fragment {
+        return None;
+    }
+    let ends = Ends {
+        src: header.addresses.src,
+        dst: header.addresses.dst,
+        ports: 0,
+        protocol: upper.protocol,
+        version: 6,
+    };
+    Some((ends, upper.offset))
 }
 
 /// Octets of the hop-by-hop options that a super-packet over 64 KiB has within the host and not on the wire (BIG TCP: struct
 /// `hop_jumbo_hdr` of include/net/ipv6.h).
 #[inline(always)]
-fn jumbo_option_octets(header: &Header, segments: Segments) -> u32 {
+fn jumbo_option_octets(payload_length: u16, next_header: u8, segments: Segments) -> u32 {
     match segments {
-        Segments::OfPayload(_)
-            if header.payload_length == 0 && header.next_header == HOP_BY_HOP =>
-        {
-            8
-        }
+        Segments::OfPayload(_) if payload_length == 0 && next_header == HOP_BY_HOP => 8,
         _ => 0,
     }
 }
 
-/// Walks the extension headers from `offset` on. A later fragment has no upper-layer header, so its walk ends there.
+/// Walks up to `MAX` extension headers from `offset` on. A later fragment has no upper-layer header, so its walk ends there.
 #[inline(always)]
-fn upper_layer<P: Packet>(
+fn upper_layer<P: Packet, const MAX: usize>(
     packet: &P,
     next: u8,
     offset: u32,
@@ -159,7 +193,7 @@ fn upper_layer<P: Packet>(
         offset: (offset + zero) & MAX_OFFSET,
         fragment: Fragment::Whole,
     };
-    for _ in 0..MAX_EXTENSIONS {
+    for _ in 0..MAX {
         let octets = match upper.protocol {
             HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | HIP | SHIM6 => {
                 let [next, length] = extension::<P, 2>(packet, upper.offset, end)?;
@@ -177,11 +211,11 @@ fn upper_layer<P: Packet>(
                 let fragment = u16::from_be_bytes([o0, o1]);
                 upper.protocol = next;
                 if fragment & !7 != 0 {
-                    upper.fragment = Fragment::Later([i0, i1, i2, i3]);
+                    upper.fragment = Fragment::Later(u32::from_ne_bytes([i0, i1, i2, i3]));
                     return Some(upper);
                 }
                 if fragment & 1 != 0 {
-                    upper.fragment = Fragment::First([i0, i1, i2, i3]);
+                    upper.fragment = Fragment::First(u32::from_ne_bytes([i0, i1, i2, i3]));
                 }
                 8
             }
@@ -212,11 +246,34 @@ fn is_extension(protocol: u8) -> bool {
     )
 }
 
+/// Remembers what a first fragment tells; see [`recall`].
+#[inline(never)]
+fn remember<P: Packet>(packet: &P, offset: u32, id: u32, direction: u8, first: u64) {
+    if let Some(header) = packet.read::<Header>(offset) {
+        let key = fragment_key(packet.slot(), &header.addresses, direction, id);
+        fragment::remember(&key, first);
+    }
+}
+
+/// What the first fragment told of the later one at `offset`: [`First::pack`]. The protocol, which is that of the later one's own header, is
+/// in the second octet beside the direction.
+///
+/// A function of its own, which reads the header again, because of the stack.
+#[inline(never)]
+fn recall<P: Packet>(packet: &P, offset: u32, id: u32, protocol_and_direction: u32) -> u64 {
+    let [direction, protocol, _, _] = protocol_and_direction.to_ne_bytes();
+    let Some(header) = packet.read::<Header>(offset) else {
+        return 0;
+    };
+    let key = fragment_key(packet.slot(), &header.addresses, direction, id);
+    fragment::recall(&key, protocol)
+}
+
 #[inline(always)]
-fn fragment_key(slot: u32, addresses: &AddressesV6, direction: u8, id: [u8; 4]) -> FragmentKey {
+fn fragment_key(slot: u32, addresses: &AddressesV6, direction: u8, id: u32) -> FragmentKey {
     FragmentKey {
         eni: slot,
-        id,
+        id: id.to_ne_bytes(),
         src_addr: octets(addresses.src),
         dst_addr: octets(addresses.dst),
         protocol: 0,
@@ -224,10 +281,4 @@ fn fragment_key(slot: u32, addresses: &AddressesV6, direction: u8, id: [u8; 4]) 
         version: 6,
         reserved: 0,
     }
-}
-
-#[inline(always)]
-fn octets(address: [u32; 4]) -> [u8; 16] {
-    // SAFETY: as many octets, and any is a value.
-    unsafe { core::mem::transmute(address) }
 }

@@ -8,7 +8,25 @@ use flowlog_common::{ACTION_ACCEPT, FlowKeyV4, FlowKeyV6};
 
 pub use rewrite::FlowKey;
 
-use crate::eni;
+use crate::{eni, session::Ends};
+
+/// A flow's key that can become the key of another flow of the same session.
+pub trait Key {
+    /// Makes it that of the flow with this action.
+    fn set_action(&mut self, action: u8);
+
+    /// Makes it that of the flow in the other direction.
+    fn reverse(&mut self);
+
+    /// The ends of its packets.
+    fn ends(&self) -> Ends;
+
+    /// Leaves it as it is, but the verifier forgets what it knows of it. `zero` is [`flowlog_common::Active::zero`].
+    fn forget(&mut self, zero: u32);
+
+    /// 4 or 6.
+    const VERSION: u8;
+}
 
 /// The addresses of an IPv4 header, each as it lies in the packet.
 #[derive(Clone, Copy)]
@@ -49,14 +67,57 @@ pub struct KeyV4 {
 }
 
 impl KeyV4 {
+    /// Not written yet.
+    pub const UNWRITTEN: Self = Self {
+        words: [0; 2],
+        last: 0,
+    };
+
+    /// Writes all of it.
     #[inline(always)]
-    pub fn new(addresses: &AddressesV4, rest: &Rest) -> Self {
-        Self {
-            words: [
-                pair(eni::slot(), addresses.src),
-                pair(addresses.dst, rest.ports),
-            ],
-            last: rest.last_word(),
+    pub fn write(&mut self, addresses: &AddressesV4, rest: &Rest) {
+        self.words = [
+            pair(eni::slot(), addresses.src),
+            pair(addresses.dst, rest.ports),
+        ];
+        self.last = rest.last_word();
+    }
+}
+
+impl Key for KeyV4 {
+    const VERSION: u8 = 4;
+
+    #[inline(always)]
+    fn set_action(&mut self, action: u8) {
+        self.last = with_action(self.last, action);
+    }
+
+    #[inline(always)]
+    fn reverse(&mut self) {
+        let [slot_and_src, dst_and_ports] = self.words;
+        self.words = [
+            slot_and_src & 0xffff_ffff | dst_and_ports << 32,
+            slot_and_src >> 32 | u64::from(((dst_and_ports >> 32) as u32).rotate_left(16)) << 32,
+        ];
+        self.last ^= OTHER_DIRECTION;
+    }
+
+    #[inline(always)]
+    fn forget(&mut self, zero: u32) {
+        self.words = self.words.map(|word| word + u64::from(zero));
+        self.last += zero;
+    }
+
+    #[inline(always)]
+    fn ends(&self) -> Ends {
+        let [slot_and_src, dst_and_ports] = self.words;
+        let [protocol, ..] = self.last.to_ne_bytes();
+        Ends {
+            src: [(slot_and_src >> 32) as u32, 0, 0, 0],
+            dst: [dst_and_ports as u32, 0, 0, 0],
+            ports: (dst_and_ports >> 32) as u32,
+            protocol,
+            version: Self::VERSION,
         }
     }
 }
@@ -78,21 +139,77 @@ pub struct KeyV6 {
 }
 
 impl KeyV6 {
+    /// Not written yet.
+    pub const UNWRITTEN: Self = Self {
+        words: [0; 5],
+        last: 0,
+    };
+
+    /// Writes the addresses, which need not be kept elsewhere then, but for the last four octets of the destination. These are returned: they
+    /// share a word with the ports.
     #[inline(always)]
-    pub fn new(addresses: &AddressesV6, rest: &Rest) -> Self {
+    pub fn write_addresses(&mut self, addresses: &AddressesV6) -> u32 {
         let AddressesV6 {
             src: [s0, s1, s2, s3],
             dst: [d0, d1, d2, d3],
         } = *addresses;
-        Self {
-            words: [
-                pair(eni::slot(), s0),
-                pair(s1, s2),
-                pair(s3, d0),
-                pair(d1, d2),
-                pair(d3, rest.ports),
-            ],
-            last: rest.last_word(),
+        self.words[0] = pair(eni::slot(), s0);
+        self.words[1] = pair(s1, s2);
+        self.words[2] = pair(s3, d0);
+        self.words[3] = pair(d1, d2);
+        d3
+    }
+
+    /// Writes the rest, with what [`KeyV6::write_addresses`] returned.
+    #[inline(always)]
+    pub fn write_rest(&mut self, dst_end: u32, rest: &Rest) {
+        self.words[4] = pair(dst_end, rest.ports);
+        self.last = rest.last_word();
+    }
+}
+
+impl Key for KeyV6 {
+    const VERSION: u8 = 6;
+
+    #[inline(always)]
+    fn set_action(&mut self, action: u8) {
+        self.last = with_action(self.last, action);
+    }
+
+    #[inline(always)]
+    fn reverse(&mut self) {
+        let Ends {
+            src, dst, ports, ..
+        } = self.ends();
+        let [s0, s1, s2, s3] = src;
+        let [d0, d1, d2, d3] = dst;
+        self.words = [
+            pair(self.words[0] as u32, d0),
+            pair(d1, d2),
+            pair(d3, s0),
+            pair(s1, s2),
+            pair(s3, ports.rotate_left(16)),
+        ];
+        self.last ^= OTHER_DIRECTION;
+    }
+
+    #[inline(always)]
+    fn forget(&mut self, zero: u32) {
+        self.words = self.words.map(|word| word + u64::from(zero));
+        self.last += zero;
+    }
+
+    #[inline(always)]
+    fn ends(&self) -> Ends {
+        let [w0, w1, w2, w3, w4] = self.words;
+        let (first, second) = (|word: u64| word as u32, |word: u64| (word >> 32) as u32);
+        let [protocol, ..] = self.last.to_ne_bytes();
+        Ends {
+            src: [second(w0), first(w1), second(w1), first(w2)],
+            dst: [second(w2), first(w3), second(w3), first(w4)],
+            ports: second(w4),
+            protocol,
+            version: Self::VERSION,
         }
     }
 }
@@ -104,6 +221,22 @@ impl AsRef<FlowKeyV6> for KeyV6 {
         // SAFETY: as for IPv4.
         unsafe { &*(&raw const *self).cast() }
     }
+}
+
+/// The last word of a key with another action.
+#[inline(always)]
+fn with_action(last: u32, action: u8) -> u32 {
+    last & !0x00ff_0000 | u32::from(action) << 16
+}
+
+/// In a key's last word, what is another in the other direction.
+const OTHER_DIRECTION: u32 = 0x0100;
+
+/// An address's octets as they lie in the packet.
+#[inline(always)]
+pub fn octets(address: [u32; 4]) -> [u8; 16] {
+    // SAFETY: as many octets, and any is a value.
+    unsafe { core::mem::transmute(address) }
 }
 
 /// Two words as they lie one after the other in memory; the target is little endian.

@@ -17,51 +17,73 @@
 )]
 
 mod atomic;
+mod classify;
 mod count;
 mod dropped;
 mod eni;
 mod fragment;
 mod gso;
+mod icmp;
 mod ipv4;
 mod ipv6;
+mod judge;
 mod kernel;
 mod key;
 mod link;
 mod maps;
 mod netfilter;
 mod packet;
+mod policy;
 mod received;
+mod session;
 mod transport;
 mod tunnel;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS},
+    bindings::{
+        TC_ACT_SHOT, TC_ACT_UNSPEC,
+        xdp_action::{XDP_DROP, XDP_PASS},
+    },
     macros::{classifier, raw_tracepoint, xdp},
     programs::{RawTracePointContext, TcContext, XdpContext},
 };
 
-use crate::packet::{Skb, XdpFrame};
+use crate::{
+    count::Fate,
+    packet::{Skb, XdpFrame},
+};
 
 /// TC program for what the device receives.
 #[classifier]
+#[inline(always)]
 pub fn flowlog_ingress(ctx: TcContext) -> i32 {
-    count::packet(&Skb::new(&ctx), eni::direction_of_ingress());
-    // Never OK: that would end the chain, and programs behind this one would see nothing.
-    TC_ACT_UNSPEC
+    tc(count::ingress(&Skb::new(&ctx)))
 }
 
 /// TC program for what the device sends.
 #[classifier]
+#[inline(always)]
 pub fn flowlog_egress(ctx: TcContext) -> i32 {
-    count::packet(&Skb::new(&ctx), eni::direction_of_egress());
-    TC_ACT_UNSPEC
+    tc(count::egress(&Skb::new(&ctx)))
 }
 
 /// XDP program for what the device receives, instead of [`flowlog_ingress`].
 #[xdp(frags)]
+#[inline(always)]
 pub fn flowlog_xdp(ctx: XdpContext) -> u32 {
-    count::packet(&XdpFrame::new(&ctx), eni::direction_of_ingress());
-    XDP_PASS
+    match count::ingress(&XdpFrame::new(&ctx)) {
+        Fate::GoesOn => XDP_PASS,
+        Fate::Dropped => XDP_DROP,
+    }
+}
+
+#[inline(always)]
+fn tc(fate: Fate) -> i32 {
+    match fate {
+        // Never OK: that would end the chain, and programs behind this one would see nothing.
+        Fate::GoesOn => TC_ACT_UNSPEC,
+        Fate::Dropped => TC_ACT_SHOT,
+    }
 }
 
 /// On the tracepoint of packets that the kernel drops, one for the whole host.

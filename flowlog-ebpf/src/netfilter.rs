@@ -17,11 +17,11 @@ use flowlog_common::{
 
 use crate::{
     atomic,
-    count::{add_to, inserted},
+    count::{self, inserted},
     dropped::Dropped,
     ipv4, ipv6,
     kernel::Address,
-    key::FlowKey,
+    key::{FlowKey, KeyV4, KeyV6},
     layout,
     link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, MAX_VLAN_TAGS, is_vlan},
     maps::{ACTIVE, ENIS, FLOWS_V4, FLOWS_V6, Flows, OVERFLOW},
@@ -70,8 +70,10 @@ pub fn verdict(context: &RawTracePointContext) {
 struct EniPlace {
     slot: u32,
     direction: u8,
-    /// Whether the ENI's own program has counted it.
-    after: bool,
+    /// Index of the ENI's device, if the packet came in by it: then the ENI's own program has counted it. Else 0.
+    received_by: u32,
+    /// Its EtherType.
+    protocol: u16,
     generation: u32,
     zero: u32,
 }
@@ -84,23 +86,19 @@ fn place(skb: Address) -> Option<EniPlace> {
         return None;
     }
     let received_by: u32 = skb.read(layout!(skb_iif));
-    let device = skb.follow(layout!(skb_dev));
-    let destination = destination(skb);
-    // What is made here has no device yet in OUTPUT; or the loopback's, where an IPv6 packet was answered (`nf_send_unreach6` sets it).
-    let device_index: u32 = device.read(layout!(device_index));
-    let mut output = if device.is_none() || received_by == 0 && device_index == LOOPBACK {
-        destination
-    } else {
-        device
-    };
+    let mut output = skb.follow(layout!(skb_dev));
+    // In OUTPUT, what is made here has no device yet; or the loopback's, where an IPv6 packet was answered (`nf_send_unreach6`).
+    let is_loopback = |device: Address| device.read::<u32>(layout!(device_index)) == LOOPBACK;
+    if output.is_none() || received_by == 0 && is_loopback(output) {
+        output = destination(skb);
+    }
     let namespace = namespace(output);
     if received_by != 0 {
         if let Some(eni) = eni(namespace, received_by) {
-            return new_place(eni, true);
+            return new_place(eni, protocol, received_by);
         }
-        let index: u32 = output.read(layout!(device_index));
-        if index == received_by {
-            output = destination;
+        if output.read::<u32>(layout!(device_index)) == received_by {
+            output = destination(skb);
         }
     }
     let index: u32 = output.read(layout!(device_index));
@@ -108,7 +106,7 @@ fn place(skb: Address) -> Option<EniPlace> {
     if received_by != 0 && index == LOOPBACK {
         return None;
     }
-    new_place(eni(namespace, index)?, false)
+    new_place(eni(namespace, index)?, protocol, 0)
 }
 
 /// The device that a packet's route leads to, if it has one.
@@ -135,20 +133,23 @@ fn eni(namespace: u32, index: u32) -> Option<Device> {
 }
 
 #[inline(always)]
-fn new_place(eni: Device, after: bool) -> Option<EniPlace> {
+fn new_place(eni: Device, protocol: u16, received_by: u32) -> Option<EniPlace> {
     let active = ACTIVE.get(0)?;
     // SAFETY: a live map value; volatile, as in `count`.
     let zero = unsafe { (&raw const active.zero).read_volatile() };
-    let ingress = (eni.host_side & 1) as u8;
+    // DIRECTION_IN is 0 and DIRECTION_OUT 1.
+    let of_ingress = (eni.host_side & 1) as u8;
+    let direction = if received_by != 0 {
+        of_ingress
+    } else {
+        of_ingress ^ DIRECTION_OUT
+    };
     (eni.slot < MAX_ENIS).then_some(EniPlace {
         slot: eni.slot,
-        // DIRECTION_IN is 0 and DIRECTION_OUT 1.
-        direction: if after {
-            ingress
-        } else {
-            ingress ^ DIRECTION_OUT
-        },
-        after,
+        // One path for the verifier, whichever way the packet took.
+        direction: direction + zero as u8,
+        received_by: received_by + zero,
+        protocol: protocol + zero as u16,
         generation: active.generation,
         zero,
     })
@@ -159,8 +160,9 @@ fn new_place(eni: Device, after: bool) -> Option<EniPlace> {
 fn count(skb: Address, place: &EniPlace) -> Option<()> {
     let zero = place.zero;
     let packet = Dropped::new(skb, place.slot);
-    let mut protocol = u16::from_be(skb.read(layout!(skb_protocol)));
-    let received = Received::new(skb, &packet, protocol == ETHERTYPE_IPV6, zero);
+    let mut protocol = place.protocol;
+    let is_v6 = protocol == ETHERTYPE_IPV6;
+    let received = Received::new(skb, &packet, is_v6, place.received_by, zero);
     let mut offset = 0;
     for _ in 0..MAX_VLAN_TAGS {
         if is_vlan(protocol) {
@@ -171,20 +173,24 @@ fn count(skb: Address, place: &EniPlace) -> Option<()> {
     let offset = (offset + zero) & MAX_OFFSET;
     match protocol {
         ETHERTYPE_IPV4 => {
-            let mut counted = ipv4::read(&packet, offset, zero, place.direction)?;
-            if place.after {
-                received.apply_v4(&packet, &mut counted.key, &mut counted.volume);
+            let mut key = KeyV4::UNWRITTEN;
+            let mut counted =
+                ipv4::read::<_, false>(&packet, offset, zero, place.direction, &mut key)?;
+            if place.received_by != 0 {
+                received.apply_v4(&packet, &mut key, &mut counted.volume);
             }
             let adds = (counted.volume, counted.tcp_flags);
-            add(counted.key, adds, &FLOWS_V4, FAMILY_V4, place);
+            add(key, adds, &FLOWS_V4, FAMILY_V4, place);
         }
         ETHERTYPE_IPV6 => {
-            let mut counted = ipv6::read(&packet, offset, zero, place.direction)?;
-            if place.after {
-                received.apply_v6(&mut counted.key, &mut counted.volume);
+            let mut key = KeyV6::UNWRITTEN;
+            let mut counted =
+                ipv6::read::<_, false>(&packet, offset, zero, place.direction, &mut key)?;
+            if place.received_by != 0 {
+                received.apply_v6(&mut key, &mut counted.volume);
             }
             let adds = (counted.volume, counted.tcp_flags);
-            add(counted.key, adds, &FLOWS_V6, FAMILY_V6, place);
+            add(key, adds, &FLOWS_V6, FAMILY_V6, place);
         }
         _ => return None,
     }
@@ -206,7 +212,7 @@ fn add<K, F>(
     let Some(map) = flows.get(place.generation) else {
         return unmatched(place, volume.packets);
     };
-    let origin = if place.after {
+    let origin = if place.received_by != 0 {
         if is_rejected_already(&mut key, map, place.slot) {
             return;
         }
@@ -218,7 +224,7 @@ fn add<K, F>(
     let key = key.as_ref();
     let marks = FlowMarks::new(tcp_flags, DECIDED_BY_NETFILTER);
     if let Some(counters) = map.get_ptr_mut(key) {
-        return add_to(counters, volume, tcp_flags);
+        return count::add(counters, volume, tcp_flags);
     }
     let first = FlowCounters {
         packets: volume.packets,
@@ -231,7 +237,7 @@ fn add<K, F>(
     }
     // Another CPU was first with this flow, or there is no room.
     if let Some(counters) = map.get_ptr_mut(key) {
-        return add_to(counters, volume, tcp_flags);
+        return count::add(counters, volume, tcp_flags);
     }
     let waiting = Overflow {
         packets: volume.packets,

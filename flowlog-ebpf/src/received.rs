@@ -29,9 +29,9 @@ pub struct Received {
 }
 
 impl Received {
-    /// `zero` is [`flowlog_common::Active::zero`].
+    /// Of a packet that came in by the interface `received_by`. `zero` is [`flowlog_common::Active::zero`].
     #[inline(always)]
-    pub fn new(skb: Address, packet: &Dropped, is_v6: bool, zero: u32) -> Self {
+    pub fn new(skb: Address, packet: &Dropped, is_v6: bool, received_by: u32, zero: u32) -> Self {
         let frag_max_size = if is_v6 {
             layout!(ipv6_frag_max_size)
         } else {
@@ -39,7 +39,7 @@ impl Received {
         };
         Self {
             later: Later::of(packet, zero),
-            largest: largest_fragment(skb, frag_max_size),
+            largest: largest_fragment(skb, received_by, frag_max_size),
             tracked: Tracked::of(skb),
         }
     }
@@ -97,11 +97,10 @@ impl Received {
 
 /// Octets of the largest fragment that a datagram came in; 0 if it came in whole.
 #[inline(always)]
-fn largest_fragment(skb: Address, frag_max_size: u32) -> u32 {
+fn largest_fragment(skb: Address, received_by: u32, frag_max_size: u32) -> u32 {
     if frag_max_size == KernelLayout::ABSENT {
         return 0;
     }
-    let received_by: u32 = skb.read(layout!(skb_iif));
     let noted: u32 = skb.read(layout!(skb_cb) + layout!(ipv4_iif));
     let largest: u16 = skb.read(layout!(skb_cb) + frag_max_size);
     // Before IP has begun its notes with the interface, others have theirs there.
@@ -141,8 +140,8 @@ impl Later {
         Self {
             // One path for the verifier, however many there were.
             packets: packets + zero,
-            payload,
-            headers,
+            payload: payload + zero,
+            headers: headers + zero,
         }
     }
 }

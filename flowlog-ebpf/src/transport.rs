@@ -7,6 +7,12 @@ const DCCP: u8 = 33;
 pub const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;
 
+/// TCP's flags.
+pub const FIN: u8 = 1;
+pub const SYN: u8 = 2;
+pub const RST: u8 = 4;
+pub const ACK: u8 = 16;
+
 /// What a record has of the transport layer.
 #[derive(Clone, Copy)]
 pub struct Transport {
@@ -34,6 +40,16 @@ pub fn read<P: Packet>(packet: &P, protocol: u8, offset: u32, end: u32) -> Optio
         UDP | UDP_LITE => ports(packet, offset, end, 8),
         SCTP | DCCP => ports(packet, offset, end, 12),
         _ => Some(Transport::NONE),
+    }
+}
+
+/// Both ports, 0 where the protocol has none. `None` if the datagram ends before they do.
+#[inline(always)]
+pub fn read_ports<P: Packet>(packet: &P, protocol: u8, offset: u32, end: u32) -> Option<u32> {
+    match protocol {
+        TCP | UDP | UDP_LITE | SCTP | DCCP if offset + 4 > end => None,
+        TCP | UDP | UDP_LITE | SCTP | DCCP => packet.read(offset),
+        _ => Some(0),
     }
 }
 

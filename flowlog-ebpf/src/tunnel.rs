@@ -21,10 +21,17 @@ const VXLAN_OCTETS: u32 = 8;
 const ETHERNET_OCTETS: u32 = 14;
 const IPV6_OCTETS: u32 = 40;
 
-/// Where the payload of the innermost transport header begins, of a packet whose outer transport header begins at `offset`. `None` if
-/// it is no tunnel that is known here, or carries something else.
+/// Where the payload of the innermost transport header begins, of a packet whose outer transport header begins at `offset`; 0 if it is no
+/// tunnel that is known here, or carries something else.
+///
+/// A function of its own because of the stack.
+#[inline(never)]
+pub fn payload<P: Packet>(packet: &P, protocol: u8, ports: u32, offset: u32, zero: u32) -> u32 {
+    find_payload(packet, protocol, ports, offset, zero).unwrap_or(0)
+}
+
 #[inline(always)]
-pub fn payload<P: Packet>(
+fn find_payload<P: Packet>(
     packet: &P,
     protocol: u8,
     ports: u32,

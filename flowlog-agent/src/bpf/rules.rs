@@ -172,3 +172,31 @@ fn decode_number(text: &Text) -> u32 {
     let [a, b, c, d, ..] = text.0;
     u32::from_ne_bytes([a, b, c, d])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bpf::testing::TestPins;
+
+    #[test]
+    fn numbers_begin_again_after_the_last_and_pass_over_those_in_use() {
+        let Some(test) = TestPins::new() else { return };
+        let mut rules = RuleNumbers::create(test.path()).unwrap();
+        assert_eq!(rules.number("first").unwrap(), DECIDED_BY_FIRST_RULE);
+        rules.last = DECIDED_BY_MAX - 1;
+        assert_eq!(rules.number("last").unwrap(), DECIDED_BY_MAX);
+        assert_eq!(rules.number("again").unwrap(), DECIDED_BY_FIRST_RULE + 1);
+        let mut rules = RuleNumbers::open(test.path()).unwrap();
+        assert_eq!(rules.number("last").unwrap(), DECIDED_BY_MAX);
+        assert_eq!(rules.number("next").unwrap(), DECIDED_BY_FIRST_RULE + 2);
+        let ids = rules.ids([3, DECIDED_BY_FIRST_RULE, DECIDED_BY_MAX, 77]);
+        let told: Vec<&str> = ids.values().map(String::as_str).collect();
+        assert_eq!(told, ["first", "last"]);
+    }
+
+    #[test]
+    fn an_id_of_the_longest_comes_back_whole() {
+        let id = "r".repeat(RULE_ID_OCTETS);
+        assert_eq!(decode(&encode(&id)), Some(id));
+    }
+}

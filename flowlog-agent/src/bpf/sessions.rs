@@ -155,3 +155,55 @@ fn is_over(key: &SessionKey, session: &Session, now: u64) -> bool {
     let idle = now.saturating_sub(session.last_packet);
     idle > max_idle_nanoseconds(key.protocol, session.state)
 }
+
+#[cfg(test)]
+mod tests {
+    use flowlog_common::{
+        SESSION_ANSWERED, SESSION_FIN_IN, SESSION_FIN_OUT, SESSION_OPENED_OUT, SESSION_RESET,
+    };
+    use flowlog_model::security_group::session::Stage;
+
+    use super::*;
+
+    #[test]
+    fn a_session_is_over_when_the_reference_says_so() {
+        let stages = [
+            (0, Stage::Opening),
+            (SESSION_FIN_IN, Stage::Opening),
+            (SESSION_ANSWERED, Stage::Open),
+            (SESSION_ANSWERED | SESSION_FIN_OUT, Stage::Open),
+            (SESSION_FIN_IN | SESSION_FIN_OUT, Stage::Closing),
+            (SESSION_ANSWERED | SESSION_RESET, Stage::Closing),
+        ];
+        for protocol in 0..=u8::MAX {
+            for (state, stage) in stages {
+                // Only TCP closes.
+                if stage == Stage::Closing && protocol != 6 {
+                    continue;
+                }
+                let max_idle = stage.max_idle(protocol).as_nanos();
+                for state in [state, state | SESSION_OPENED_OUT] {
+                    let nanoseconds = max_idle_nanoseconds(protocol, state);
+                    assert_eq!(u128::from(nanoseconds), max_idle, "{protocol} {stage:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn over_is_what_was_idle_for_longer() {
+        let key = SessionKey {
+            protocol: 17,
+            ..SessionKey::default()
+        };
+        let session = Session {
+            last_packet: 1000,
+            ..Session::default()
+        };
+        let minute = 60_000_000_000;
+        assert!(!is_over(&key, &session, 1000 + minute));
+        assert!(is_over(&key, &session, 1001 + minute));
+        // Another CPU may be ahead.
+        assert!(!is_over(&key, &session, 0));
+    }
+}

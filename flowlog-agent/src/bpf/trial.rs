@@ -1,10 +1,14 @@
 //! Runs the programs on packets without a device (`BPF_PROG_TEST_RUN`): for tests and benches.
 use std::{os::fd::AsFd as _, path::Path, time::Duration};
 
-use aya::{Ebpf, TestRun as _, programs::TestRunOptions};
-use flowlog_common::{FragmentKey, FragmentPorts};
+use aya::{
+    Ebpf, TestRun as _,
+    programs::{ProgramInfo, TestRunOptions},
+};
+use flowlog_common::{FragmentKey, FragmentPorts, Session, SessionKey};
 
 use super::{
+    attach::RunStats,
     counters::{Counters, MapSizes},
     error::BpfError,
     object::{self, EGRESS, EniConstants, INGRESS, XDP},
@@ -171,22 +175,33 @@ impl Programs {
     ///
     /// The kernel's.
     pub fn verified_instructions(&self, program: TrialProgram) -> Result<Option<u32>, BpfError> {
+        Ok(self.info(program)?.verified_instruction_count())
+    }
+
+    /// What a program has cost since it was loaded.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn run_stats(&self, program: TrialProgram) -> Result<RunStats, BpfError> {
+        let info = self.info(program)?;
+        Ok(RunStats {
+            runs: info.run_count(),
+            time: info.run_time(),
+        })
+    }
+
+    fn info(&self, program: TrialProgram) -> Result<ProgramInfo, BpfError> {
         let name = match program {
             TrialProgram::Ingress => INGRESS,
             TrialProgram::Egress => EGRESS,
             TrialProgram::Xdp => XDP,
         };
-        let info = self
-            .ebpf
-            .program(name)
-            .ok_or(BpfError::NoProgram(name))?
-            .info();
-        Ok(info
-            .map_err(|source| BpfError::Program {
-                program: name,
-                source,
-            })?
-            .verified_instruction_count())
+        let loaded = self.ebpf.program(name).ok_or(BpfError::NoProgram(name))?;
+        loaded.info().map_err(|source| BpfError::Program {
+            program: name,
+            source,
+        })
     }
 }
 
@@ -240,4 +255,25 @@ fn context(program: TrialProgram, metadata: SkbMetadata) -> Vec<u8> {
         }
     }
     context
+}
+
+/// Makes all sessions older, as if nothing had come for so long.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn age_sessions(pin_folder: &Path, by: Duration) -> Result<(), BpfError> {
+    let failed = || BpfError::map("make sessions older");
+    let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+    let map = sys::obj_get(&pin_folder.join(object::SESSIONS)).map_err(failed())?;
+    let mut all = Vec::new();
+    sys::read_all(map.as_fd(), |keys: &[SessionKey], sessions: &[Session]| {
+        all.extend(keys.iter().copied().zip(sessions.iter().copied()));
+    })
+    .map_err(failed())?;
+    for (key, mut session) in all {
+        session.last_packet = session.last_packet.saturating_sub(by);
+        sys::map_update(map.as_fd(), &key, &session).map_err(failed())?;
+    }
+    Ok(())
 }

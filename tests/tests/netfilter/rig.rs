@@ -4,7 +4,7 @@ use std::{
     io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -40,7 +40,27 @@ pub(crate) struct Host {
     drops: Option<NetfilterDrops>,
     counters: Counters,
     counted: Counted,
-    folder: PathBuf,
+    folder: PinFolder,
+}
+
+/// A folder for pins, removed when dropped.
+struct PinFolder(PathBuf);
+
+impl PinFolder {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("flowlog-netfilter-{}-{number}", std::process::id());
+        let folder = Self(Path::new("/sys/fs/bpf").join(name));
+        pins::prepare(&folder.0).expect("a folder for pins");
+        folder
+    }
+}
+
+impl Drop for PinFolder {
+    fn drop(&mut self) {
+        pins::remove(&self.0);
+    }
 }
 
 /// What was counted, over all drains.
@@ -56,15 +76,9 @@ pub(crate) struct Counted {
 impl Host {
     /// A host without ENIs.
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let folder = PathBuf::from(format!(
-            "/sys/fs/bpf/flowlog-netfilter-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        ));
-        pins::prepare(&folder).expect("a folder for pins");
-        let counters = Counters::create(&folder, SIZES).expect("counters");
-        let drops = NetfilterDrops::attach(&folder).expect("the program of drops");
+        let folder = PinFolder::new();
+        let counters = Counters::create(&folder.0, SIZES).expect("counters");
+        let drops = NetfilterDrops::attach(&folder.0).expect("the program of drops");
         Self {
             observers: Vec::new(),
             drops: Some(drops),
@@ -81,8 +95,9 @@ impl Host {
             host_side,
             ethernet: true,
             xdp_mtu: 0,
+            ..EniConstants::default()
         };
-        let prepared = Prepared::new(&self.folder, constants).expect("programs");
+        let prepared = Prepared::new(&self.folder.0, constants).expect("programs");
         let (inode, index) = device(end);
         let target = Target {
             namespace_inode: inode,
@@ -115,7 +130,7 @@ impl Host {
     /// Another agent takes over.
     pub(crate) fn take_over(&mut self) {
         self.drops.take().expect("attached").leave();
-        self.drops = Some(NetfilterDrops::attach(&self.folder).expect("taken over"));
+        self.drops = Some(NetfilterDrops::attach(&self.folder.0).expect("taken over"));
     }
 
     /// The program of drops comes off.
@@ -157,7 +172,7 @@ impl Host {
 
     /// Names of what the program of drops has pinned besides its maps.
     pub(crate) fn pins_of_drops(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.folder).expect("the folder");
+        let entries = std::fs::read_dir(&self.folder.0).expect("the folder");
         let names = entries.map(|entry| entry.expect("an entry").file_name());
         let names = names.map(|name| name.to_string_lossy().into_owned());
         names.filter(|name| name.starts_with("netfilter")).collect()
@@ -209,7 +224,6 @@ impl Drop for Host {
             };
             let _ = namespace.enter(|| observer.detach(target));
         }
-        pins::remove(&self.folder);
     }
 }
 

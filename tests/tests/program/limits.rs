@@ -9,6 +9,7 @@ use flowlog_agent::bpf::{
     trial::{Programs, SkbMetadata, Trial, TrialProgram},
 };
 use flowlog_common::{DIRECTION_IN, FlowCounters, Volume};
+use flowlog_model::security_group::{SecurityMode, session::WhenFull};
 use flowlog_tests::{
     lab::{skip, skip_unless_root},
     packets::build,
@@ -142,12 +143,20 @@ fn the_verifier_walks_no_more_instructions_than_it_should() {
     if skip_unless_root(test) {
         return;
     }
-    for (host_side, ethernet, xdp_mtu) in
-        [(false, true, 0), (true, true, 1500), (false, false, 1500)]
-    {
+    use SecurityMode::{Enforce, Observe, Off};
+    for (host_side, ethernet, xdp_mtu, security_mode) in [
+        (false, true, 0, Off),
+        (true, true, 1500, Off),
+        (false, false, 1500, Off),
+        (false, true, 0, Observe),
+        (true, true, 1500, Enforce),
+        (false, false, 1500, Enforce),
+    ] {
         let constants = EniConstants {
             ethernet,
             xdp_mtu,
+            security_mode,
+            when_full: WhenFull::Reject,
             ..eni(0, host_side)
         };
         let folder = PinFolder::new();

@@ -18,3 +18,4 @@ mod limits;
 mod overflow;
 mod random;
 mod rig;
+mod security;

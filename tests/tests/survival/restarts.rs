@@ -90,7 +90,10 @@ fn an_upgrade_from_abi_version_2_loses_nothing() {
             agent.restart().expect("restarted");
             agent.wait_until_captured(&BOTH).expect("captured");
         });
-        assert_eq!(scene.finish().skipped(), 0);
+        let finished = scene.finish();
+        assert_eq!(finished.skipped(), 0);
+        let log = &finished.outcome.stderr;
+        assert!(log.contains("another version has left version=2"), "{log}");
     }
 }
 

@@ -326,6 +326,14 @@ fn is_judged(case: &Case, mode: Mode) {
             passed_out += passes;
         }
     }
+    for (way, packets) in [(Direction::In, came_in), (Direction::Out, went_out)] {
+        agent.wait_for_packets(VM, way, packets).expect("records");
+    }
+    // The devices' own counters agree, though what was dropped on its way out never came to one.
+    let status = agent.status().expect("a status");
+    for of in status["conservation"].as_array().expect("a list") {
+        assert_eq!(of["difference"], 0, "{of}");
+    }
     let outcome = stop_after(agent, came_in, went_out);
     let told = flows(&outcome.records);
     for (flow, told) in &told {

@@ -12,7 +12,7 @@ use flowlog_common::{
 
 use super::*;
 use crate::bpf::{
-    Counters, MapSizes, TestPins,
+    Counters, MapSizes, OverflowPacket, OverflowRing, TestPins,
     testing::{killed_after, on_a_host_of_its_own},
 };
 
@@ -94,6 +94,10 @@ fn dropped(counters: &mut Counters) -> Option<FlowCounters> {
 
 /// Puts a flow of the ENI's own program into both generations.
 fn put_flow(pins: &TestPins, action: u8, judged: u32) {
+    put(pins, key(action, ORIGIN_PROGRAM), judged);
+}
+
+fn put(pins: &TestPins, key: FlowKeyV4, judged: u32) {
     let flows = sys::obj_get(&pins.path().join("FLOWS_V4")).unwrap();
     let counted = FlowCounters {
         packets: 1,
@@ -105,7 +109,7 @@ fn put_flow(pins: &TestPins, action: u8, judged: u32) {
         let flows = sys::map_of_maps_get(flows.as_fd(), generation)
             .unwrap()
             .unwrap();
-        sys::map_update(flows.as_fd(), &key(action, ORIGIN_PROGRAM), &counted).unwrap();
+        sys::map_update(flows.as_fd(), &key, &counted).unwrap();
     }
 }
 
@@ -154,6 +158,55 @@ fn what_the_security_groups_have_rejected_is_not_rejected_again() {
         }
         drops.detach().unwrap();
     });
+}
+
+#[test]
+fn what_has_no_room_waits_and_the_rest_is_told() {
+    /// What holds some tens of packets, and more packets than that.
+    const RING: u32 = 4096;
+    const PACKETS: u64 = 200;
+    let Some(pins) = TestPins::new() else {
+        return;
+    };
+    let smallest = MapSizes { v4: 1, v6: 1 };
+    let mut counters = Counters::create_with_ring(pins.path(), smallest, RING).unwrap();
+    // Another flow has the only place.
+    let other = FlowKeyV4 {
+        dst_port: [0, 1],
+        ..key(ACTION_ACCEPT, ORIGIN_PROGRAM)
+    };
+    put(&pins, other, 0);
+    on_a_host_of_its_own(|| {
+        drop_what_comes_in();
+        let drops = NetfilterDrops::attach(pins.path()).unwrap();
+        drops
+            .set_device(namespace(), LOOPBACK, SLOT, false)
+            .unwrap();
+        for _ in 0..PACKETS {
+            send();
+        }
+        drops.detach().unwrap();
+    });
+    let still = counters.flip().unwrap();
+    let mut waiting = 0;
+    OverflowRing::open(pins.path()).unwrap().read(|packet| {
+        let OverflowPacket::V4(packet) = packet else {
+            panic!("of IPv6");
+        };
+        assert_eq!(packet.key, key(ACTION_REJECT, ORIGIN_NETFILTER_AFTER));
+        assert_eq!(packet.marks.decided_by(), DECIDED_BY_NETFILTER);
+        assert_eq!(packet.bytes, 128);
+        waiting += packet.packets;
+    });
+    let enis = counters.read_enis(&still).unwrap();
+    let told = enis[SLOT as usize * 2 + usize::from(DIRECTION_IN)];
+    assert!(
+        waiting > 0 && told.unmatched_drops > 0,
+        "{waiting} {told:?}"
+    );
+    assert_eq!(waiting + told.unmatched_drops, PACKETS);
+    // They are in another flow already, or in none that crossed the device: nothing was skipped.
+    assert_eq!(told.map_full, Default::default());
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod drops;
 mod live;
 mod program;
 mod report;
+mod security;
 mod setting;
 mod throughput;
 
@@ -41,8 +42,9 @@ fn main() -> Result<()> {
         .with_context(|| format!("cannot read {}", arguments.floor.display()))?;
     let mut report = Report::default();
     type Measurement = fn(&[u8], usize, &mut Report) -> Result<()>;
-    let measurements: [(&str, Measurement); 6] = [
+    let measurements: [(&str, Measurement); 7] = [
         ("program", program::measure),
+        ("security", security::measure),
         ("live", live::measure),
         ("throughput", throughput::measure),
         ("drain", drain::measure),
