@@ -84,7 +84,7 @@ impl From<Keys> for Config {
             agent_away_ms: i64::try_from(away_seconds * 1000).unwrap_or(i64::MAX),
             requests_per_second: number(keys.requests_per_second, 50),
             requests_at_once: number(keys.requests_at_once, 100),
-            connections: usize::try_from(number(keys.connections, 1024)).unwrap_or(usize::MAX),
+            connections: usize::try_from(number(keys.connections, 4096)).unwrap_or(usize::MAX),
             access_keys: number(keys.access_keys, 10_000),
             audit_entries: number(keys.audit_entries, 1_000_000),
         }

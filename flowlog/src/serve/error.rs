@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use rusqlite::ErrorCode;
 
 /// Declares the codes: variant, spelling, HTTP status, meaning.
 macro_rules! codes {
@@ -79,7 +80,7 @@ codes! {
     ServiceOpen = "OperationFailed.ExceedPurchaseLimit", BAD_REQUEST, "The service is open in the region already.";
     LastAdministrator = "OperationDenied.LastAdministrator", CONFLICT, "The only active administrator's access key of the account must stay.";
     SystemBusy = "SystemBusy", SERVICE_UNAVAILABLE, "The service has too much to do: try again.";
-    ServiceUnavailable = "ServiceUnavailable", SERVICE_UNAVAILABLE, "The service is ending, or its state cannot be reached.";
+    ServiceUnavailable = "ServiceUnavailable", SERVICE_UNAVAILABLE, "The service cannot reach or change its state now, as when its disk is full: try again later.";
     InternalError = "InternalError", INTERNAL_SERVER_ERROR, "Something went wrong inside; the service's log has it under the request id.";
 }
 
@@ -171,8 +172,29 @@ impl ApiError {
 }
 
 impl From<rusqlite::Error> for ApiError {
+    /// What may be well again by itself, such as a disk that is full, is no bug: clients may try again.
     fn from(error: rusqlite::Error) -> Self {
-        Self::internal(format!("the state: {error}"))
+        let passing = matches!(
+            error.sqlite_error_code(),
+            Some(
+                ErrorCode::DiskFull
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::CannotOpen
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::OutOfMemory
+            )
+        );
+        let error = Self::internal(format!("the state: {error}"));
+        if !passing {
+            return error;
+        }
+        Self {
+            code: Code::ServiceUnavailable,
+            message: "The service cannot reach or change its state now: try again later.".into(),
+            ..error
+        }
     }
 }
 

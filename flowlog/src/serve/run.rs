@@ -18,8 +18,8 @@ use super::rate::Rates;
 use super::secrets::{Seal, request_id};
 use super::service::{Caller, Context, Role, transitions};
 use super::start::{
-    ADMINISTRATOR_FILE, AdministratorFile, StartError, administrator, at, check_plain_http, config,
-    data_folder, tls,
+    ADMINISTRATOR_FILE, AdministratorFile, StartError, administrator, allow_connections, at,
+    check_plain_http, config, data_folder, tls,
 };
 use super::store::Store;
 
@@ -31,6 +31,7 @@ pub(super) fn run(options: &ServeOptions) -> Result<(), StartError> {
     let config = Arc::new(config(options)?);
     check_plain_http(options)?;
     let tls = tls(options)?;
+    allow_connections(&config)?;
     let folder = &options.data_dir;
     // What SQLite makes is as secret as what is made here.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));

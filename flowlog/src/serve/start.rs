@@ -8,6 +8,7 @@ use std::sync::Arc;
 use flowlog_model::input::InputError;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rusqlite::OptionalExtension as _;
 use serde::{Deserialize, Serialize};
 use tokio_rustls::TlsAcceptor;
@@ -162,6 +163,26 @@ pub(super) fn data_folder(folder: &Path) -> Result<Flock<File>, StartError> {
         Errno::EWOULDBLOCK => StartError::Locked(folder.to_owned()),
         errno => at(&path)(errno.into()),
     })
+}
+
+/// File descriptors besides those of connections: state, listener, runtime.
+const OTHER_FILES: u64 = 64;
+
+/// Makes sure that as many connections as are configured can be open, as far as the system lets.
+pub(super) fn allow_connections(config: &Config) -> Result<(), StartError> {
+    let failed = |errno: Errno| StartError::System {
+        what: "set the limit of open files",
+        source: errno.into(),
+    };
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
+    let wanted = (config.connections as u64).saturating_add(OTHER_FILES);
+    if wanted > hard {
+        tracing::warn!(
+            "the system allows {hard} open files, which is too few for {} connections",
+            config.connections
+        );
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(wanted.min(hard)), hard).map_err(failed)
 }
 
 /// Makes an administrator's access key where there is no access key at all. Its file is written first: a start that is killed in

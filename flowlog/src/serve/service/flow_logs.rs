@@ -188,11 +188,14 @@ fn condition(
         with("(instr(name, ?) > 0 OR instr(id, ?) > 0)", &[part, part]);
     }
     if let Some(vpc) = &filter.vpc_id {
+        let known = "SELECT 1 FROM eni WHERE eni.account_id = flow_log.account_id";
         with(
-            "(resource_type = 'VPC' AND resource_id = ? OR resource_id IN (
-                SELECT CASE flow_log.resource_type WHEN 'VSwitch' THEN vswitch_id WHEN 'NetworkInterface' THEN eni_id END
-                FROM eni WHERE eni.account_id = flow_log.account_id AND vpc_id = ?))",
-            &[vpc, vpc],
+            &format!(
+                "CASE resource_type WHEN 'VPC' THEN resource_id = ?
+                     WHEN 'VSwitch' THEN EXISTS ({known} AND vswitch_id = resource_id AND vpc_id = ?)
+                     ELSE EXISTS ({known} AND eni_id = resource_id AND vpc_id = ?) END"
+            ),
+            &[vpc, vpc, vpc],
         );
     }
     for (key, value) in tags {

@@ -173,6 +173,7 @@ pub fn backup(folder: &Path, to: &Path) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::error::Code;
 
     #[tokio::test]
     async fn a_change_that_fails_changes_nothing() {
@@ -205,6 +206,43 @@ mod tests {
             .unwrap();
         drop(store);
         assert_eq!(count(Store::open(folder.path()).unwrap()).await, 1);
+    }
+
+    #[test]
+    fn a_disk_that_is_full_refuses_changes_and_harms_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let fill = |from: i64, to: i64| {
+            store.write_here(|state| {
+                for number in from..to {
+                    let row = (format!("{number} {}", "x".repeat(1000)), number);
+                    state.execute("INSERT INTO meta (name, value) VALUES (?, ?)", row)?;
+                }
+                Ok(())
+            })
+        };
+        let limit = |pages: u32| {
+            let connection = store.connection.lock().unwrap();
+            connection
+                .pragma_update(None, "max_page_count", pages)
+                .unwrap();
+        };
+        let count = || {
+            let read = |state: &Transaction<'_>| {
+                let count = "SELECT count(*) FROM meta";
+                Ok(state.query_row(count, [], |row| row.get::<_, i64>(0))?)
+            };
+            store.write_here(read).unwrap()
+        };
+        fill(0, 10).unwrap();
+        // No smaller than the file is: no page can be added.
+        limit(1);
+        let error = fill(10, 1000).unwrap_err();
+        assert_eq!(error.kind(), Code::ServiceUnavailable, "{error}");
+        assert_eq!(count(), 10, "all of a change, or nothing");
+        limit(1_000_000);
+        fill(10, 1000).unwrap();
+        assert_eq!(count(), 1000);
     }
 
     #[test]

@@ -83,6 +83,7 @@ const MIGRATIONS: [&str; 1] = [
         FOREIGN KEY (account_id, host_id) REFERENCES agent (account_id, host_id) ON DELETE CASCADE
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX eni_of_host ON eni (account_id, host_id);
+    CREATE INDEX eni_of_vswitch ON eni (account_id, vswitch_id, vpc_id);
 
     -- Which host has an ENI of which resource: made of eni, so that looking up does not cost a scan of all ENIs.
     CREATE TABLE host_resource (
