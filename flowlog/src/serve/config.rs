@@ -1,4 +1,4 @@
-//! The service's configuration: one TOML file, which may be missing, with the keys of [`Keys`].
+//! The service's configuration: one TOML file, which may be missing, with the keys of `Keys`.
 use flowlog_model::input::{Document, InputError, Table};
 use flowlog_model::text::{Id, WholeNumber};
 use serde::Deserialize;

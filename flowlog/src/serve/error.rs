@@ -198,7 +198,7 @@ impl From<rusqlite::Error> for ApiError {
     }
 }
 
-/// The body needs the request's id and host: [`super::http::observe`] writes it.
+/// The body needs the request's id and host: `http::observe` writes it.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.code.status().into_response();

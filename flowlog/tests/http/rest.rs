@@ -183,6 +183,12 @@ async fn what_is_wrong_is_told() {
         ),
         (
             "GET",
+            "/api/v1/flow-logs/%FF",
+            Value::Null,
+            "MalformedRequest",
+        ),
+        (
+            "GET",
             "/api/v1/nothing",
             Value::Null,
             "InvalidPath.NotFound",

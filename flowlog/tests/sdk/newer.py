@@ -111,8 +111,9 @@ class Actions(unittest.TestCase):
         }
         found = log.to_map()
         self.assertEqual({name: found[name] for name in expected}, expected)
-        created = datetime.datetime.strptime(log.creation_time, "%Y-%m-%dT%H:%M:%SZ")
-        self.assertLess(abs((datetime.datetime.utcnow() - created).total_seconds()), 900)
+        created = datetime.datetime.strptime(log.creation_time, "%Y-%m-%dT%H:%M:%S%z")
+        now = datetime.datetime.now(datetime.timezone.utc)
+        self.assertLess(abs((now - created).total_seconds()), 900)
 
     def test_states_follow_the_agent(self):
         self.agent.go.clear()

@@ -1,5 +1,6 @@
 """The older SDK, aliyun-python-sdk-vpc, unmodified: it signs with HMAC-SHA1, in parameters."""
 import json
+import time
 import unittest
 
 from aliyunsdkcore.acs_exception.exceptions import ServerException
@@ -49,8 +50,9 @@ class Actions(unittest.TestCase):
         self.assertTrue(caught.exception.get_request_id())
 
     def until(self, id, status):
+        deadline = time.monotonic() + 60
         while self.describe(id)["Status"] != status:
-            pass
+            self.assertLess(time.monotonic(), deadline, f"{id} is not {status}")
 
     def describe(self, id, method="POST"):
         answer = self.call(DescribeFlowLogsRequest, FlowLogId=id, method=method)

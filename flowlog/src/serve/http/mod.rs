@@ -2,12 +2,12 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `/` | the product's API: [`rpc`] |
-//! | `/api/v1/` | the same and more, as REST: [`rest`] |
-//! | `/agent/v1/` | the agent protocol: [`agent`] |
+//! | `/` | the product's API: `rpc` |
+//! | `/api/v1/` | the same and more, as REST: `rest` |
+//! | `/agent/v1/` | the agent protocol: `agent` |
 //! | `/health`, `/ready`, `/metrics` | for whoever watches the service; not signed |
 //!
-//! A request goes through [`observe`] (request id, access log, metrics, the body of errors) and [`auth`] (limits, signature) to its face.
+//! A request goes through `observe` (request id, access log, metrics, the body of errors) and `auth` (limits, signature) to its face.
 mod agent;
 mod auth;
 mod limits;

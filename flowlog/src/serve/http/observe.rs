@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
 use super::App;
 use crate::api::ErrorBody;
-use crate::serve::error::ApiError;
+use crate::serve::error::{ApiError, Code};
 use crate::serve::moment::Moment;
 use crate::serve::secrets::request_id;
 
@@ -57,7 +57,11 @@ pub(super) async fn observe(
     let path = request.uri().path().to_owned();
     request.extensions_mut().insert(Arc::clone(&observed));
     let mut response = next.run(request).await;
-    let error = response.extensions_mut().remove::<ApiError>();
+    let error = response.extensions_mut().remove().or_else(|| {
+        // The router's own, of a path that is not UTF-8 once decoded.
+        (response.status() == StatusCode::BAD_REQUEST)
+            .then(|| ApiError::new(Code::MalformedRequest, "The path cannot be read."))
+    });
     if let Some(error) = &error {
         write_error(&mut response, error, &observed, host);
     }

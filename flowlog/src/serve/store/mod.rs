@@ -2,7 +2,7 @@
 //!
 //! - Write-ahead log with `synchronous = FULL`: what was answered is on the disk.
 //! - One connection, so that changes are serialised; every change is one transaction, which takes the write lock as it begins.
-//! - [`schema`] has the versioned migrations. A file of a later version is refused.
+//! - `schema` has the versioned migrations. A file of a later version is refused.
 mod schema;
 
 use std::path::{Path, PathBuf};
