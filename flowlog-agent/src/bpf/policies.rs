@@ -128,7 +128,7 @@ impl Policies {
         }
         let policies = self.installed.values().flatten();
         let kept: BTreeSet<&str> = policies
-            .flat_map(|policy| policy.rules())
+            .flat_map(Policy::rules)
             .map(|rule| rule.rule.id.as_str())
             .collect();
         self.rules.keep(&kept)

@@ -63,7 +63,10 @@ fn frames(port: u16) -> Vec<Vec<u8>> {
     vec![
         build::ethernet(build::IPV4, &v4),
         build::tagged(&[(0x88a8, 5), (0x8100, 7)], build::IPV4, &v4),
-        build::ethernet(build::IPV4, &build::ipv4(6, &[1; 8], Piece::default(), &tcp)),
+        build::ethernet(
+            build::IPV4,
+            &build::ipv4(6, &[1; 8], Piece::default(), &tcp),
+        ),
         build::ethernet(build::IPV6, &build::ipv6(&[], 6, &tcp)),
         build::ethernet(build::IPV6, &build::ipv6(&chain, 6, &tcp)),
     ]
@@ -151,7 +154,10 @@ fn what_the_device_never_sends_is_counted_as_dropped() {
         .run(TrialProgram::Ingress, frame, super_packet, 1);
     assert_eq!(run.expect("a run").verdict, SHOT);
     let (_, [inward, _]) = host.drain();
-    assert_eq!((inward.dropped, inward.extra_segments), (Volume::default(), 3));
+    assert_eq!(
+        (inward.dropped, inward.extra_segments),
+        (Volume::default(), 3)
+    );
 
     // What the VM sends is allowed, and is its `out`.
     assert_ne!(verdict(&mut programs, TrialProgram::Ingress, frame), SHOT);
