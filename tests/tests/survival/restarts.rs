@@ -55,7 +55,9 @@ fn an_upgrade_to_other_programs_and_back_loses_nothing() {
                 let tags = agent.program_tags().expect("it runs");
                 assert!(!tags.is_empty());
                 assert_eq!(tags == first, own, "{tags:?} after {first:?}");
-                assert!(own || tags.is_disjoint(&first), "{tags:?} after {first:?}");
+                // The program at the tracepoint of drops stays, and goes on with another; those on the devices are others.
+                let others = tags.difference(&first).count();
+                assert!(own || others == tags.len() - 1, "{tags:?} after {first:?}");
             }
         }
     });
