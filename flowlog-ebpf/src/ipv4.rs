@@ -1,12 +1,12 @@
 //! IPv4 (RFC 791).
-use flowlog_common::{FragmentKey, Volume};
+use flowlog_common::Volume;
 
 use crate::{
     count::Counted,
-    fragment::{self, First},
+    fragment::{self, Datagram, First},
     gso,
     judge::Subject,
-    key::{AddressesV4, KeyV4, Rest, octets},
+    key::{AddressesV4, KeyV4, Rest},
     packet::{MAX_OFFSET, Packet, Plain, Segments},
     session::Ends,
     transport,
@@ -157,16 +157,13 @@ fn recall<P: Packet>(packet: &P, offset: u32, direction: u8) -> u64 {
 }
 
 #[inline(always)]
-fn fragment_key(slot: u32, header: &Header, direction: u8) -> FragmentKey {
-    let [i0, i1] = header.id.to_ne_bytes();
-    FragmentKey {
-        eni: slot,
-        id: [i0, i1, 0, 0],
-        src_addr: octets([header.src_addr, 0, 0, 0]),
-        dst_addr: octets([header.dst_addr, 0, 0, 0]),
+fn fragment_key(slot: u32, header: &Header, direction: u8) -> fragment::Key {
+    let addresses = [header.src_addr, header.dst_addr].map(|address| [address, 0, 0, 0]);
+    let datagram = Datagram {
+        id: u32::from(header.id),
         protocol: header.protocol,
         direction,
         version: 4,
-        reserved: 0,
-    }
+    };
+    fragment::Key::new(slot, addresses, datagram)
 }

@@ -1,12 +1,12 @@
 //! IPv6 (RFC 8200) and its extension headers.
-use flowlog_common::{FragmentKey, Volume};
+use flowlog_common::Volume;
 
 use crate::{
     count::Counted,
-    fragment::{self, First},
+    fragment::{self, Datagram, First},
     gso,
     judge::Subject,
-    key::{AddressesV6, KeyV6, Rest, octets},
+    key::{AddressesV6, KeyV6, Rest},
     packet::{MAX_OFFSET, Packet, Plain, Segments},
     session::Ends,
     transport,
@@ -270,15 +270,12 @@ fn recall<P: Packet>(packet: &P, offset: u32, id: u32, protocol_and_direction: u
 }
 
 #[inline(always)]
-fn fragment_key(slot: u32, addresses: &AddressesV6, direction: u8, id: u32) -> FragmentKey {
-    FragmentKey {
-        eni: slot,
-        id: id.to_ne_bytes(),
-        src_addr: octets(addresses.src),
-        dst_addr: octets(addresses.dst),
+fn fragment_key(slot: u32, addresses: &AddressesV6, direction: u8, id: u32) -> fragment::Key {
+    let datagram = Datagram {
+        id,
         protocol: 0,
         direction,
         version: 6,
-        reserved: 0,
-    }
+    };
+    fragment::Key::new(slot, [addresses.src, addresses.dst], datagram)
 }

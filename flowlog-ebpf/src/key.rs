@@ -232,15 +232,8 @@ fn with_action(last: u32, action: u8) -> u32 {
 /// In a key's last word, what is another in the other direction.
 const OTHER_DIRECTION: u32 = 0x0100;
 
-/// An address's octets as they lie in the packet.
-#[inline(always)]
-pub fn octets(address: [u32; 4]) -> [u8; 16] {
-    // SAFETY: as many octets, and any is a value.
-    unsafe { core::mem::transmute(address) }
-}
-
 /// Two words as they lie one after the other in memory; the target is little endian.
 #[inline(always)]
-fn pair(first: u32, second: u32) -> u64 {
+pub fn pair(first: u32, second: u32) -> u64 {
     u64::from(first) | u64::from(second) << 32
 }
