@@ -120,6 +120,8 @@ impl Security {
     fn apply(&mut self) -> Result<(), BpfError> {
         let applied = self.policies.apply(&self.desired);
         self.error = applied.as_ref().err().map(ToString::to_string);
+        // Numbers may have been given to rules also where it failed.
+        self.has_old_rules |= self.error.is_some();
         let applied = applied?;
         if !applied.changed.is_empty() {
             tracing::info!(
@@ -142,10 +144,11 @@ impl Security {
     ///
     /// The kernel's.
     pub(crate) fn sweep(&mut self, now: Duration) -> Result<(), BpfError> {
+        // Before what may fail again: a table that nobody clears fills up.
+        self.sessions_left = self.sessions.sweep(now)?.left;
         if self.error.is_some() {
             self.apply()?;
         }
-        self.sessions_left = self.sessions.sweep(now)?.left;
         Ok(())
     }
 

@@ -4,8 +4,8 @@
 //! gives a *class*, the index of a bit vector that has a bit for each outcome which fits; the first bit that all five have is the outcome.
 use crate::MAX_ENIS;
 
-/// Policies that can be installed at a time: for each ENI one, and the one that takes its place.
-pub const MAX_POLICIES: u32 = 2 * MAX_ENIS;
+/// Policies that can be installed at a time: for each ENI one, and the one that takes its place; and a number that is nobody's.
+pub const MAX_POLICIES: u32 = 2 * MAX_ENIS + 1;
 
 /// Entries of the array of [`PolicyEntry`]: one for each slot, and [`LAST_EPOCH`].
 pub const POLICY_ENTRIES: u32 = MAX_ENIS + 1;

@@ -77,11 +77,12 @@ fn count<P: Packet, const JUDGE: bool>(packet: &P, direction: u8, is_egress: boo
         direction,
         is_egress,
     };
-    match link::network(packet, zero) {
-        Some(Network::V4(offset)) => v4::<P, JUDGE>(packet, offset, zero, place),
-        Some(Network::V6(offset)) => v6::<P, JUDGE>(packet, offset, zero, place),
-        Some(Network::Other) => aside(Aside::NotIp, one(packet.octets()), place),
-        None => aside(Aside::Unparsable, one(packet.octets()), place),
+    let (network, offset) = link::network(packet, zero);
+    match network {
+        Network::V4 => v4::<P, JUDGE>(packet, offset, zero, place),
+        Network::V6 => v6::<P, JUDGE>(packet, offset, zero, place),
+        Network::Other => aside(Aside::NotIp, one(packet.octets()), place),
+        Network::CutShort => aside(Aside::Unparsable, one(packet.octets()), place),
     }
 }
 

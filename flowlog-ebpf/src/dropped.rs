@@ -1,4 +1,6 @@
 //! A packet that the kernel is about to free, as the parser sees it.
+use aya_ebpf::bindings::BPF_NOEXIST;
+
 use crate::{
     kernel::Address,
     layout,
@@ -40,6 +42,9 @@ impl Dropped {
 }
 
 impl Packet for Dropped {
+    /// The ENI's program, which may have seen it before, knows more of it.
+    const REMEMBER: u64 = BPF_NOEXIST as u64;
+
     #[inline(always)]
     fn slot(&self) -> u32 {
         self.slot

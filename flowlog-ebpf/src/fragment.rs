@@ -1,5 +1,4 @@
 //! First fragments have the ports; later ones find them here.
-use aya_ebpf::bindings::BPF_ANY;
 use flowlog_common::{FragmentKey, FragmentPorts, PacketKind};
 
 use crate::{key::pair, maps::FRAGMENTS};
@@ -91,13 +90,13 @@ impl First {
 
 const _: () = assert!(size_of::<FragmentPorts>() == size_of::<u64>());
 
-/// Remembers what a first fragment tells, which is [`First::pack`].
+/// Remembers what a first fragment tells, which is [`First::pack`]; `flags` are [`crate::packet::Packet::REMEMBER`].
 #[inline(always)]
-pub fn remember(key: &Key, first: u64) {
+pub fn remember(key: &Key, first: u64, flags: u64) {
     // SAFETY: as many octets, of which any are a value; alignment is 8 for 1.
     let ports: &FragmentPorts = unsafe { &*(&raw const first).cast() };
     // Where there is no room, later fragments are counted with ports 0.
-    let _ = FRAGMENTS.insert(key.as_ref(), ports, u64::from(BPF_ANY));
+    let _ = FRAGMENTS.insert(key.as_ref(), ports, flags);
 }
 
 /// What the first fragment told, if it came by and is not forgotten: [`First::pack`]. Else `protocol`, ports 0, and that it is of no

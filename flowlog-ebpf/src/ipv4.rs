@@ -140,7 +140,7 @@ pub fn quoted<P: Packet>(packet: &P, offset: u32, end: u32) -> Option<(Ends, u32
 fn remember<P: Packet>(packet: &P, offset: u32, direction: u8, first: u64) {
     if let Some(header) = packet.read::<Header>(offset) {
         let key = fragment_key(packet.slot(), &header, direction);
-        fragment::remember(&key, first);
+        fragment::remember(&key, first, P::REMEMBER);
     }
 }
 

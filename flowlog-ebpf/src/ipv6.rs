@@ -251,7 +251,7 @@ fn is_extension(protocol: u8) -> bool {
 fn remember<P: Packet>(packet: &P, offset: u32, id: u32, direction: u8, first: u64) {
     if let Some(header) = packet.read::<Header>(offset) {
         let key = fragment_key(packet.slot(), &header.addresses, direction, id);
-        fragment::remember(&key, first);
+        fragment::remember(&key, first, P::REMEMBER);
     }
 }
 

@@ -26,6 +26,7 @@ use crate::{
     link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, MAX_VLAN_TAGS, is_vlan},
     maps::{ACTIVE, ENIS, FLOWS_V4, FLOWS_V6, Flows, OVERFLOW},
     packet::{MAX_OFFSET, Packet as _},
+    policy::Policy,
     received::Received,
 };
 
@@ -255,7 +256,8 @@ fn add<K, F>(
 }
 
 /// Whether the security groups have rejected the packet, which passed because they only observe. The flow's packets are either among the
-/// accepted ones or among the rejected ones; where there are both, because a policy changed, the flow whose session is known counts.
+/// accepted ones or among the rejected ones; where there are both, because a policy changed, the flow that the current one has judged counts.
+/// Flows of ICMP remember nothing: where there are both of one, the packet is taken to be an accepted one.
 #[inline(always)]
 fn is_rejected_already<K, F>(key: &mut K, flows: &Flows<F>, slot: u32) -> bool
 where
@@ -265,15 +267,17 @@ where
         // SAFETY: a live map value.
         unsafe { (&raw const (*counters).judged).read_volatile() }
     };
+    // The low 16 bits of what is remembered are the policy's epoch.
+    let epoch = Policy::of(slot).map_or(0, |policy| policy.epoch as u16);
     key.set(slot, ACTION_REJECT, ORIGIN_PROGRAM);
     let Some(rejected) = flows.get_ptr(AsRef::<F>::as_ref(key)) else {
         return false;
     };
-    let rejected = judged(rejected);
+    let rejected = judged(rejected) as u16;
     key.set(slot, ACTION_ACCEPT, ORIGIN_PROGRAM);
     match flows.get_ptr(AsRef::<F>::as_ref(key)) {
         None => true,
-        Some(accepted) => rejected != 0 && judged(accepted) == 0,
+        Some(accepted) => epoch != 0 && rejected == epoch && judged(accepted) as u16 != epoch,
     }
 }
 

@@ -2,7 +2,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, xdp_md},
+    bindings::{__sk_buff, BPF_ANY, xdp_md},
     helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::{TcContext, XdpContext},
 };
@@ -64,6 +64,9 @@ pub trait Packet {
     fn slot(&self) -> u32 {
         eni::slot()
     }
+
+    /// How a first fragment is remembered: over what is known of its datagram, or (`BPF_NOEXIST`) only if nothing is.
+    const REMEMBER: u64 = BPF_ANY as u64;
 
     /// Octets of the whole frame.
     fn octets(&self) -> u32;

@@ -14,10 +14,16 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// `None` if nothing is to be judged.
+    /// The program's own ENI's; `None` if nothing is to be judged.
     #[inline(always)]
     pub fn current() -> Option<Self> {
-        let entry = POLICIES.get_ptr(eni::slot())?;
+        Self::of(eni::slot())
+    }
+
+    /// That of the ENI in a slot.
+    #[inline(always)]
+    pub fn of(slot: u32) -> Option<Self> {
+        let entry = POLICIES.get_ptr(slot)?;
         // SAFETY: a live map value. Volatile, so that it is read once: both numbers are of one policy.
         let entry = unsafe { entry.read_volatile() };
         let policy = Self {

@@ -11,7 +11,8 @@ impl Agent {
     /// Ends: closes the open windows, unless as many windows as were asked for are closed, and has the sinks deliver what they can. Tells
     /// whether all that was counted is in the spool, so that the kernel's counters are needed no more.
     pub(super) fn end(mut self, result: Result<(), AgentError>) -> (bool, Result<(), AgentError>) {
-        let detach = self.config.on_exit == OnExit::Detach;
+        // After an error the next agent takes over: what is enforced stays in force.
+        let detach = self.config.on_exit == OnExit::Detach && result.is_ok();
         if detach {
             // Before the last drain, so that nothing is counted after it.
             let devices: Vec<_> = self.capture.devices().map(|(_, key, _)| key).collect();

@@ -12,9 +12,9 @@ use crate::{
     metrics::Standing,
     sink::Output,
     status::{
-        AgentStatus, Conservation, ErrorStatus, Hooks, InterfaceStatus, JudgedStatus, Loss, Refused,
-        SecurityStatus, ServiceStatus, SinkStatus, SpoolStatus, StatusDocument, WindowStatus,
-        WindowsStatus,
+        AgentStatus, Conservation, ErrorStatus, Hooks, InterfaceStatus, JudgedStatus, Loss,
+        Refused, SecurityStatus, ServiceStatus, SinkStatus, SpoolStatus, StatusDocument,
+        WindowStatus, WindowsStatus,
     },
     window::Window,
 };

@@ -146,8 +146,29 @@ impl Policies {
         desired: &BTreeMap<u32, Policy>,
         applied: &mut Applied,
     ) -> Result<BTreeMap<u32, u32>, BpfError> {
-        let mut numbers = BTreeMap::new();
         let mut made = Vec::new();
+        let numbers = self.number(desired, &mut made);
+        applied.installed = made.len();
+        let placed = numbers.and_then(|numbers| {
+            self.place(made.iter().map(|(number, maps)| (*number, maps)))
+                .map(|()| numbers)
+        });
+        if placed.is_err() {
+            // What was made is in no place that a program looks at.
+            for (number, _) in &made {
+                self.installed.remove(number);
+            }
+        }
+        placed
+    }
+
+    /// Gives each slot the number of its policy. The tables of those that are new are in `made`, also where it fails.
+    fn number(
+        &mut self,
+        desired: &BTreeMap<u32, Policy>,
+        made: &mut Vec<(u32, PolicyMaps)>,
+    ) -> Result<BTreeMap<u32, u32>, BpfError> {
+        let mut numbers = BTreeMap::new();
         for (slot, policy) in desired {
             if policy.group_type().is_none() {
                 continue;
@@ -164,14 +185,7 @@ impl Policies {
             };
             numbers.insert(*slot, number);
         }
-        applied.installed = made.len();
-        let placed = self.place(made.iter().map(|(number, maps)| (*number, maps)));
-        if placed.is_err() {
-            for (number, _) in &made {
-                self.installed.remove(number);
-            }
-        }
-        placed.map(|()| numbers)
+        Ok(numbers)
     }
 
     fn number_of(&self, policy: &Policy) -> Option<u32> {

@@ -8,6 +8,7 @@ use std::{
 use flowlog_common::{
     ACTION_ACCEPT, ACTION_REJECT, DECIDED_BY_FIRST_RULE, DECIDED_BY_NETFILTER, DIRECTION_IN,
     FlowCounters, FlowKeyV4, FlowMarks, GENERATIONS, ORIGIN_NETFILTER_AFTER, ORIGIN_PROGRAM,
+    PolicyEntry,
 };
 
 use super::*;
@@ -132,7 +133,13 @@ fn what_the_security_groups_have_rejected_is_not_rejected_again() {
         };
         send();
         assert_eq!(dropped(&mut counters), Some(once), "without any flow");
-        // Of each action: whether there is such a flow, and whether its session is known.
+        let policies = sys::obj_get(&pins.path().join("POLICIES")).unwrap();
+        let epoch_7 = PolicyEntry {
+            policy: 0,
+            epoch: 7,
+        };
+        sys::map_update(policies.as_fd(), &SLOT, &epoch_7).unwrap();
+        // Of each action: whether there is such a flow, and the epoch of the policy that judged it last.
         for (accepted, rejected, expected) in [
             (Some(0), None, Some(once)),
             (Some(7), None, Some(once)),
@@ -141,6 +148,8 @@ fn what_the_security_groups_have_rejected_is_not_rejected_again() {
             (Some(7), Some(0), Some(once)),
             (Some(0), Some(7), None),
             (Some(0), Some(0), Some(once)),
+            (Some(7), Some(6), Some(once)),
+            (Some(6), Some(7), None),
         ] {
             for (action, judged) in [(ACTION_ACCEPT, accepted), (ACTION_REJECT, rejected)] {
                 if let Some(judged) = judged {
