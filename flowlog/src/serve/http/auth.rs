@@ -31,6 +31,8 @@ pub(super) struct Verified {
     pub(super) parameters: Vec<Parameter>,
     /// The body.
     pub(super) body: Bytes,
+    /// Whether the headers of action and version are signed too, as ACS3 has them. V1 signs no header: what stands in one may be anybody's.
+    pub(super) signs_headers: bool,
 }
 
 /// What a request says about itself, to be verified.
@@ -119,6 +121,7 @@ async fn verify(
         },
         parameters: all,
         body,
+        signs_headers: matches!(claim.proof, Proof::Acs3(_)),
     })
 }
 
