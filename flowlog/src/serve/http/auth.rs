@@ -16,6 +16,7 @@ use super::App;
 use super::limits::{BODY_TIMEOUT, MAX_BODY_BYTES, MAX_PARAMETERS};
 use super::observe::Observed;
 use crate::serve::error::{ApiError, Code};
+use crate::serve::moment::Moment;
 use crate::serve::nonces::check_date;
 use crate::serve::service::{Context, access_keys};
 
@@ -61,7 +62,9 @@ pub(super) async fn authenticate(
         .cloned()
         .ok_or_else(|| ApiError::internal("a request that is not observed"))?;
     let body = read_body(body).await?;
-    let verified = verify(&app, &observed, &parts, body).await?;
+    // Not before: a body that takes its time must not let a date be good for longer, nor let its nonce be forgotten first.
+    let now = (app.clock)();
+    let verified = verify(&app, &observed, &parts, body, now).await?;
     let mut request = Request::from_parts(parts, Body::empty());
     request.extensions_mut().insert(verified);
     Ok(next.run(request).await)
@@ -87,12 +90,13 @@ async fn verify(
     observed: &Observed,
     parts: &Parts,
     body: Bytes,
+    now: Moment,
 ) -> Result<Verified, ApiError> {
     let query = parameters(parts.uri.query().unwrap_or_default(), MAX_PARAMETERS)?;
     let form = form(&parts.headers, &body, MAX_PARAMETERS - query.len())?;
     let all: Vec<Parameter> = query.iter().chain(&form).cloned().collect();
     let claim = claim(parts, &all)?;
-    let date = check_date(&claim.date, observed.now)?;
+    let date = check_date(&claim.date, now)?;
     let key_id = claim.key_id.clone();
     let wanted = key_id.clone();
     let (caller, sealed) = app
@@ -106,15 +110,15 @@ async fn verify(
         }
         Proof::V1(signature) => check_v1(parts, &all, &secret, signature)?,
     }
-    app.nonces
-        .claim(&key_id, &claim.nonce, date, observed.now)?;
     // Nobody else reads it before the answer.
     let _ = observed.key_id.set(key_id.clone());
-    app.rates.take(&key_id, observed.now)?;
+    // Before the nonce, so that a client may send the same request again later.
+    app.rates.take(&key_id, now)?;
+    app.nonces.claim(&key_id, &claim.nonce, date, now)?;
     Ok(Verified {
         context: Context {
             caller,
-            now: observed.now,
+            now,
             request_id: observed.request_id.clone(),
             config: Arc::clone(&app.config),
             started: app.started,
