@@ -81,7 +81,7 @@ impl Rig {
         let (end, ending) = watch::channel(false);
         let app = Arc::new(App {
             store: Store::open(folder.path()).unwrap(),
-            seal: Seal::open(folder.path()).unwrap(),
+            seal: Seal::open(folder.path(), false).unwrap(),
             nonces: Nonces::open(folder.path()).unwrap(),
             rates: Rates::new(&config),
             config: Arc::new(config),
