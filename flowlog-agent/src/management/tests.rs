@@ -7,7 +7,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::*;
+use super::{link::BETWEEN_STATES, *};
 use crate::config::Config;
 
 const IDS: [&str; 3] = [
@@ -319,6 +319,35 @@ async fn the_first_report_goes_before_the_first_question_and_a_state_is_given_on
         "also a smaller one, after a restore"
     );
     assert!(management.standing().is_connected());
+}
+
+#[tokio::test]
+async fn a_second_lies_between_two_states_and_the_newest_is_handed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::new().await;
+    let config = config(folder.path(), &service.url, "").service.unwrap();
+    let mut management = Management::start(config, None, clock()).unwrap();
+    management.report(std::iter::empty(), &BTreeMap::new());
+    service.answer("200 OK", &taken()).await;
+    service.answer("200 OK", &state(1, &IDS[..1])).await;
+    let before = std::time::Instant::now();
+    management.changed().await;
+    service.answer("200 OK", &state(2, &IDS)).await;
+    // The loop does something else meanwhile: no state is lost with what waited for it.
+    let other = std::future::ready(());
+    tokio::select! {
+        biased;
+        () = management.changed() => {}
+        () = other => {}
+    }
+    service.answer("200 OK", &state(3, &IDS)).await;
+    service.answer("200 OK", &state(4, &IDS)).await;
+    // The last of them has come when the next question does.
+    let (_stream, line) = service.request().await;
+    assert!(line.contains("after=4"), "{line}");
+    management.changed().await;
+    assert_eq!(management.wanted().unwrap().version, 4);
+    assert!(before.elapsed() >= BETWEEN_STATES);
 }
 
 #[tokio::test]
