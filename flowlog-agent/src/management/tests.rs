@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Mutex};
 
-use flowlog_model::protocol::ReportAnswer;
+use flowlog_model::protocol::{MAX_REPORT_BYTES, ReportAnswer};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -209,6 +209,59 @@ fn an_eni_is_reported_once_and_is_captured_if_one_of_its_devices_is() {
     assert_eq!(told, [("a", true), ("b", true), ("c", false)]);
     let many = (0..MAX_ENIS + 10).map(|number| (eni(&format!("eni-{number:05}")), true));
     assert_eq!(eni_reports(many).len(), MAX_ENIS);
+}
+
+#[tokio::test]
+async fn the_greatest_report_is_no_longer_than_the_service_takes() {
+    let (mut management, _, _folder) = management("");
+    let long = |letter: &str, number: usize| format!("{number:04}{}", letter.repeat(60));
+    let ids: Vec<String> = (0..MAX_FLOW_LOGS).map(|number| long("f", number)).collect();
+    let flow_logs = ids.iter().map(|id| desired(id, "{}")).collect();
+    management.followed = DesiredState {
+        version: Version::MAX,
+        flow_logs,
+    };
+    let enis = (0..MAX_ENIS).map(|number| {
+        let eni = Eni {
+            eni_id: long("e", number),
+            vswitch_id: long("s", number),
+            vm_id: Some(long("i", number)),
+            vpc_id: long("v", number),
+            account_id: long("a", number),
+            region: Some(long("r", number)),
+        };
+        (eni, false)
+    });
+    let mut report = Report {
+        host_id: long("h", 0),
+        agent_version: long("1", 0),
+        enis: eni_reports(enis),
+        applied_version: Version::MAX,
+        flow_logs: Vec::new(),
+    };
+    for letter in ["x", "\u{1}", "\"", "\\", "流", "\n"] {
+        let message = letter.repeat(2000);
+        let failures = ids.iter().map(|id| (id.as_str(), message.as_str()));
+        report.flow_logs = management.flow_log_reports(&failures.collect());
+        assert!(
+            report
+                .flow_logs
+                .iter()
+                .all(|of| of.deliver_error_message.chars().count() >= 42),
+            "something is told of each: {letter:?}"
+        );
+        let bytes = serde_json::to_vec(&report).unwrap().len();
+        assert!(bytes <= MAX_REPORT_BYTES, "{letter:?}: {bytes}");
+    }
+    // A few have as much as a message may have.
+    management.followed.flow_logs.truncate(100);
+    let message = "流".repeat(2000);
+    let reports =
+        management.flow_log_reports(&BTreeMap::from([(ids[0].as_str(), message.as_str())]));
+    assert_eq!(
+        reports[0].deliver_error_message.chars().count(),
+        MAX_MESSAGE_CHARS
+    );
 }
 
 #[tokio::test]

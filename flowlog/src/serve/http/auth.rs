@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use flowlog_model::protocol::{MAX_REPORT_BYTES, REPORT_PATH};
 use flowlog_model::signature::acs3::{self, Authorization};
 use flowlog_model::signature::encoding::{self, Parameter, ParametersError};
 use flowlog_model::signature::v1;
@@ -61,7 +62,11 @@ pub(super) async fn authenticate(
         .get::<Arc<Observed>>()
         .cloned()
         .ok_or_else(|| ApiError::internal("a request that is not observed"))?;
-    let body = read_body(body).await?;
+    let limit = match parts.uri.path() {
+        REPORT_PATH => MAX_REPORT_BYTES,
+        _ => MAX_BODY_BYTES,
+    };
+    let body = read_body(body, limit).await?;
     // Not before: a body that takes its time must not let a date be good for longer, nor let its nonce be forgotten first.
     let now = (app.clock)();
     let verified = verify(&app, &observed, &parts, body, now).await?;
@@ -70,13 +75,13 @@ pub(super) async fn authenticate(
     Ok(next.run(request).await)
 }
 
-async fn read_body(body: Body) -> Result<Bytes, ApiError> {
-    match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
+async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    match timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         // A client that is gone does not read the answer.
         Ok(Err(_)) => Err(ApiError::new(
             Code::RequestTooLarge,
-            format!("The body is greater than {MAX_BODY_BYTES} bytes."),
+            format!("The body is greater than {limit} bytes."),
         )),
         Err(_) => Err(ApiError::new(
             Code::RequestTimeout,
