@@ -29,6 +29,8 @@ pub const MAX_WAIT_SECONDS: u64 = 60;
 pub const MAX_ENIS: usize = 4096;
 /// The most flow logs in a report.
 pub const MAX_FLOW_LOGS: usize = 4096;
+/// Longest body of a report, in bytes: the most ENIs and flow logs, with the longest ids, take some 2.6 MiB, and messages the rest.
+pub const MAX_REPORT_BYTES: usize = 4 << 20;
 /// Longest [`FlowLogReport::deliver_error_message`], in characters; the service cuts what is longer.
 pub const MAX_MESSAGE_CHARS: usize = 1024;
 

@@ -15,7 +15,7 @@ use flowlog_model::protocol::{
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{ReadClock, client};
@@ -29,6 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two questions, so that a service that does not wait is not asked all the time.
 const BETWEEN_QUESTIONS: Duration = Duration::from_millis(100);
+
+/// Least time between two desired states that are handed over. Each closes the open windows of the flow logs that it changes, and the
+/// labels of windows are whole seconds. What comes in between is left out: a newer state has it.
+pub(super) const BETWEEN_STATES: Duration = Duration::from_secs(1);
 
 /// Without news a report is made again after this time, lest the service has lost the last one.
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
@@ -228,6 +232,8 @@ impl Shared {
 pub(super) struct Link {
     shared: Arc<Shared>,
     desired: watch::Receiver<Option<DesiredState>>,
+    /// Before then no other state is handed over; none before the first.
+    next_state: Option<Instant>,
     report: watch::Sender<Option<Report>>,
     tasks: [JoinHandle<()>; 2],
 }
@@ -244,19 +250,25 @@ impl Link {
         Self {
             shared,
             desired,
+            next_state: None,
             report,
             tasks,
         }
     }
 
-    /// The newest state, once there is one that was not given yet. Cancel-safe.
+    /// The newest state, once there is one that was not given yet; one a second at most. Cancel-safe.
     pub(super) async fn desired(&mut self) -> DesiredState {
         loop {
+            // Before one is taken: so none is lost where nobody waits any more.
+            if let Some(next_state) = self.next_state {
+                sleep_until(next_state).await;
+            }
             if self.desired.changed().await.is_err() {
                 // The task has panicked, and that was told.
                 return std::future::pending().await;
             }
             if let Some(state) = self.desired.borrow_and_update().clone() {
+                self.next_state = Some(Instant::now() + BETWEEN_STATES);
                 return state;
             }
         }

@@ -40,6 +40,10 @@ use link::{Link, Shared};
 /// Between two looks at whether all devices have been told of, so that the first report can be made.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
+/// Most bytes of all messages in a report together, as JSON; each flow log has the same share. The rest of the greatest report, ids of
+/// 64 characters included, and these stay within [`MAX_REPORT_BYTES`](flowlog_model::protocol::MAX_REPORT_BYTES).
+const MAX_MESSAGES_BYTES: usize = 1 << 20;
+
 /// Why the agent cannot follow a service.
 #[derive(Debug, Error)]
 pub enum ManagementError {
@@ -252,6 +256,7 @@ impl Management {
     }
 
     fn flow_log_reports(&self, failures: &BTreeMap<&str, &str>) -> Vec<FlowLogReport> {
+        let count = self.followed.flow_logs.len().clamp(1, MAX_FLOW_LOGS);
         let report = |flow_log: &DesiredFlowLog| {
             let id = flow_log.flow_log_id.as_str();
             let refusal = self.managed.refused.get(id).map(String::as_str);
@@ -263,11 +268,7 @@ impl Management {
                     None => DeliverStatus::Success,
                     Some(_) => DeliverStatus::Failed,
                 },
-                deliver_error_message: error
-                    .unwrap_or_default()
-                    .chars()
-                    .take(MAX_MESSAGE_CHARS)
-                    .collect(),
+                deliver_error_message: cut(error.unwrap_or_default(), MAX_MESSAGES_BYTES / count),
             }
         };
         let flow_logs = self.followed.flow_logs.iter();
@@ -299,6 +300,22 @@ fn ids(flow_logs: &[DesiredFlowLog]) -> impl Iterator<Item = &str> {
     flow_logs
         .iter()
         .map(|flow_log| flow_log.flow_log_id.as_str())
+}
+
+/// As much of a message as a report may have: so many characters, and so many bytes as JSON.
+fn cut(message: &str, max_bytes: usize) -> String {
+    let mut bytes = 0;
+    let fits = |character: &char| {
+        // A control character is written as `\u001f`.
+        bytes += match character {
+            '"' | '\\' => 2,
+            '\0'..='\x1f' => 6,
+            other => other.len_utf8(),
+        };
+        bytes <= max_bytes
+    };
+    let characters = message.chars().take(MAX_MESSAGE_CHARS);
+    characters.take_while(fits).collect()
 }
 
 /// The ENIs, each once, in order.

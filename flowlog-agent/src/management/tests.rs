@@ -1,13 +1,13 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Mutex};
 
-use flowlog_model::protocol::ReportAnswer;
+use flowlog_model::protocol::{MAX_REPORT_BYTES, ReportAnswer};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
 
-use super::*;
+use super::{link::BETWEEN_STATES, *};
 use crate::config::Config;
 
 const IDS: [&str; 3] = [
@@ -212,6 +212,59 @@ fn an_eni_is_reported_once_and_is_captured_if_one_of_its_devices_is() {
 }
 
 #[tokio::test]
+async fn the_greatest_report_is_no_longer_than_the_service_takes() {
+    let (mut management, _, _folder) = management("");
+    let long = |letter: &str, number: usize| format!("{number:04}{}", letter.repeat(60));
+    let ids: Vec<String> = (0..MAX_FLOW_LOGS).map(|number| long("f", number)).collect();
+    let flow_logs = ids.iter().map(|id| desired(id, "{}")).collect();
+    management.followed = DesiredState {
+        version: Version::MAX,
+        flow_logs,
+    };
+    let enis = (0..MAX_ENIS).map(|number| {
+        let eni = Eni {
+            eni_id: long("e", number),
+            vswitch_id: long("s", number),
+            vm_id: Some(long("i", number)),
+            vpc_id: long("v", number),
+            account_id: long("a", number),
+            region: Some(long("r", number)),
+        };
+        (eni, false)
+    });
+    let mut report = Report {
+        host_id: long("h", 0),
+        agent_version: long("1", 0),
+        enis: eni_reports(enis),
+        applied_version: Version::MAX,
+        flow_logs: Vec::new(),
+    };
+    for letter in ["x", "\u{1}", "\"", "\\", "流", "\n"] {
+        let message = letter.repeat(2000);
+        let failures = ids.iter().map(|id| (id.as_str(), message.as_str()));
+        report.flow_logs = management.flow_log_reports(&failures.collect());
+        assert!(
+            report
+                .flow_logs
+                .iter()
+                .all(|of| of.deliver_error_message.chars().count() >= 42),
+            "something is told of each: {letter:?}"
+        );
+        let bytes = serde_json::to_vec(&report).unwrap().len();
+        assert!(bytes <= MAX_REPORT_BYTES, "{letter:?}: {bytes}");
+    }
+    // A few have as much as a message may have.
+    management.followed.flow_logs.truncate(100);
+    let message = "流".repeat(2000);
+    let reports =
+        management.flow_log_reports(&BTreeMap::from([(ids[0].as_str(), message.as_str())]));
+    assert_eq!(
+        reports[0].deliver_error_message.chars().count(),
+        MAX_MESSAGE_CHARS
+    );
+}
+
+#[tokio::test]
 async fn no_report_is_made_before_all_devices_have_been_told_of() {
     let (mut management, _, _folder) = management("");
     let now = Duration::from_secs(5);
@@ -319,6 +372,35 @@ async fn the_first_report_goes_before_the_first_question_and_a_state_is_given_on
         "also a smaller one, after a restore"
     );
     assert!(management.standing().is_connected());
+}
+
+#[tokio::test]
+async fn a_second_lies_between_two_states_and_the_newest_is_handed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::new().await;
+    let config = config(folder.path(), &service.url, "").service.unwrap();
+    let mut management = Management::start(config, None, clock()).unwrap();
+    management.report(std::iter::empty(), &BTreeMap::new());
+    service.answer("200 OK", &taken()).await;
+    service.answer("200 OK", &state(1, &IDS[..1])).await;
+    let before = std::time::Instant::now();
+    management.changed().await;
+    service.answer("200 OK", &state(2, &IDS)).await;
+    // The loop does something else meanwhile: no state is lost with what waited for it.
+    let other = std::future::ready(());
+    tokio::select! {
+        biased;
+        () = management.changed() => {}
+        () = other => {}
+    }
+    service.answer("200 OK", &state(3, &IDS)).await;
+    service.answer("200 OK", &state(4, &IDS)).await;
+    // The last of them has come when the next question does.
+    let (_stream, line) = service.request().await;
+    assert!(line.contains("after=4"), "{line}");
+    management.changed().await;
+    assert_eq!(management.wanted().unwrap().version, 4);
+    assert!(before.elapsed() >= BETWEEN_STATES);
 }
 
 #[tokio::test]

@@ -63,7 +63,7 @@ codes! {
     ContentType = "UnsupportedContentType", UNSUPPORTED_MEDIA_TYPE, "The body is not of the type that is taken here.";
     MalformedRequest = "MalformedRequest", BAD_REQUEST, "The query, a header or the body cannot be read.";
     TooManyParameters = "TooManyParameters", BAD_REQUEST, "The request has more than 1,000 parameters.";
-    RequestTooLarge = "RequestTooLarge", PAYLOAD_TOO_LARGE, "The body is greater than 1 MiB.";
+    RequestTooLarge = "RequestTooLarge", PAYLOAD_TOO_LARGE, "The body is greater than 1 MiB; that of an agent's report than 4 MiB.";
     RequestTimeout = "RequestTimeout", REQUEST_TIMEOUT, "The body did not arrive in time.";
     MissingParameter = "MissingParameter", BAD_REQUEST, "A parameter is missing; its name follows, as in `MissingParameter.RegionId`.";
     InvalidParameter = "InvalidParameter", BAD_REQUEST,

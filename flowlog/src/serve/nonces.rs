@@ -1,7 +1,7 @@
 //! The nonces of accepted requests, so that none is accepted twice.
 //!
-//! They stand in a SQLite file of their own which is not synced: it outlives the service, also a killed one, but not a machine that
-//! loses its power. A nonce is kept for as long as its request's date would be accepted.
+//! They stand in a SQLite file of their own that is synced only when its write-ahead log is taken over, not with each request: no nonce is
+//! lost with the service, also a killed one; a machine that loses its power loses the last ones, and never the file. A nonce is kept for as long as its request's date would be accepted, and a minute longer.
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -14,6 +14,9 @@ use super::moment::Moment;
 pub const NONCE_FILE: &str = "nonces.sqlite";
 /// How far a request's date may be off, in milliseconds.
 pub const MAX_APART_MS: i64 = 15 * 60 * 1000;
+/// How much longer a nonce is kept than its date is good, in milliseconds: requests that are under way together may have their times the
+/// other way round, and the system's clock may be set back a little.
+const KEPT_LONGER_MS: i64 = 60 * 1000;
 /// Longest nonce, in bytes.
 const MAX_NONCE_BYTES: usize = 128;
 /// The most nonces that are kept.
@@ -35,7 +38,7 @@ impl Nonces {
     pub fn open(folder: &Path) -> rusqlite::Result<Self> {
         let connection = Connection::open(folder.join(NONCE_FILE))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "OFF")?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.execute_batch(
             "CREATE TABLE IF NOT EXISTS nonce (
                 key_id TEXT NOT NULL, nonce TEXT NOT NULL, expires_at INTEGER NOT NULL, PRIMARY KEY (key_id, nonce)
@@ -79,12 +82,13 @@ impl Nonces {
                 "There were too many requests in the last minutes: try again later.",
             ));
         }
+        let expires_at = date.0.saturating_add(MAX_APART_MS + KEPT_LONGER_MS);
         let made = kept
             .connection
             .prepare_cached(
                 "INSERT OR IGNORE INTO nonce (key_id, nonce, expires_at) VALUES (?, ?, ?)",
             )?
-            .execute(params![key_id, nonce, date.0.saturating_add(MAX_APART_MS)])?;
+            .execute(params![key_id, nonce, expires_at])?;
         kept.count += made as u64;
         if made == 0 {
             return Err(ApiError::new(
@@ -127,6 +131,16 @@ mod tests {
     fn a_nonce_is_used_once_also_after_a_restart_until_its_date_is_past() {
         let folder = tempfile::tempdir().unwrap();
         let nonces = Nonces::open(folder.path()).unwrap();
+        let pragma = |name: &str| {
+            let kept = nonces.0.lock().unwrap();
+            let value = |row: &rusqlite::Row<'_>| row.get::<_, rusqlite::types::Value>(0);
+            kept.connection
+                .pragma_query_value(None, name, value)
+                .unwrap()
+        };
+        // Without a sync at all, a loss of power could break the file, and the service would not start.
+        assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
+        assert_eq!(pragma("synchronous"), 1.into(), "NORMAL");
         let date = Moment(1_000_000);
         let claim = |nonces: &Nonces, key: &str, nonce: &str, now| {
             nonces.claim(key, nonce, date, Moment(now))
@@ -138,7 +152,7 @@ mod tests {
         claim(&nonces, "l", "n", 1_000_001).unwrap();
         drop(nonces);
         let nonces = Nonces::open(folder.path()).unwrap();
-        let last = 1_000_000 + MAX_APART_MS;
+        let last = 1_000_000 + MAX_APART_MS + KEPT_LONGER_MS;
         assert!(claim(&nonces, "k", "n", last).is_err());
         assert_eq!(nonces.0.lock().unwrap().count, 2);
         claim(&nonces, "m", "n", last + 1).unwrap();

@@ -15,11 +15,11 @@ use super::moment::Moment;
 use super::nonces::Nonces;
 use super::options::ServeOptions;
 use super::rate::Rates;
-use super::secrets::{Seal, request_id};
+use super::secrets::request_id;
 use super::service::{Caller, Context, Role, transitions};
 use super::start::{
-    ADMINISTRATOR_FILE, AdministratorFile, StartError, administrator, allow_connections, at,
-    check_plain_http, config, data_folder, tls,
+    ADMINISTRATOR_FILE, AdministratorFile, StartError, administrator, allow_connections,
+    check_plain_http, config, data_folder, seal, tls,
 };
 use super::store::Store;
 
@@ -38,7 +38,7 @@ pub(super) fn run(options: &ServeOptions) -> Result<(), StartError> {
     let _lock = data_folder(folder)?;
     let now = Moment::from_system(SystemTime::now());
     let store = Store::open(folder)?;
-    let seal = Seal::open(folder).map_err(at(folder))?;
+    let seal = seal(folder, &store)?;
     if let Some(key) = administrator(folder, &store, &seal, &config, now)? {
         show(folder, &key);
     }

@@ -22,13 +22,21 @@ const NONCE_BYTES: usize = 12;
 pub struct Seal(ChaCha20Poly1305);
 
 impl Seal {
-    /// Reads the key from the data folder, or makes one where there is none.
+    /// Reads the key from the data folder. Makes one where there is none, but not where `is_needed`: where secrets are sealed already, which
+    /// another key does not open.
     ///
     /// # Errors
-    /// Where the file cannot be read or written, or is not of 32 bytes.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    /// Where the file cannot be read or written, is not of 32 bytes, or is missing though it is needed. They do not name it.
+    pub fn open(folder: &Path, is_needed: bool) -> io::Result<Self> {
         let path = folder.join(KEY_FILE);
         let key = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_needed => {
+                return Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    "it is missing, and the secrets of the access keys in the state cannot be opened without it: \
+                     put it back, from where the state comes from",
+                ));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let key = random::<KEY_BYTES>()?;
                 write_owner_only(&path, &key)?;
@@ -39,7 +47,7 @@ impl Seal {
         let key: [u8; KEY_BYTES] = key.try_into().map_err(|_| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("{} is not a key of {KEY_BYTES} bytes", path.display()),
+                format!("it is not a key of {KEY_BYTES} bytes"),
             )
         })?;
         Ok(Self(ChaCha20Poly1305::new(&Key::from(key))))
@@ -157,17 +165,17 @@ mod tests {
     #[test]
     fn secrets_open_with_the_same_key_for_the_same_access_key_alone() {
         let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let sealed = Seal::open(folder.path())
+        let sealed = Seal::open(folder.path(), false)
             .unwrap()
             .seal("id", "secret")
             .unwrap();
         assert!(!sealed.windows(6).any(|window| window == b"secret"));
         // The key is kept.
-        let again = Seal::open(folder.path()).unwrap();
+        let again = Seal::open(folder.path(), true).unwrap();
         assert_eq!(again.open_secret("id", &sealed).unwrap(), "secret");
         assert!(again.open_secret("other", &sealed).is_err());
         assert!(
-            Seal::open(other.path())
+            Seal::open(other.path(), false)
                 .unwrap()
                 .open_secret("id", &sealed)
                 .is_err()
@@ -184,8 +192,16 @@ mod tests {
     fn a_broken_key_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(KEY_FILE), "short").unwrap();
-        let error = Seal::open(folder.path()).err().unwrap().to_string();
+        let error = Seal::open(folder.path(), false).err().unwrap().to_string();
         assert!(error.contains("not a key of 32 bytes"), "{error}");
+    }
+
+    #[test]
+    fn no_key_is_made_where_another_is_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Seal::open(folder.path(), true).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(!folder.path().join(KEY_FILE).exists());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use flowlog_model::input::InputError;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use rusqlite::OptionalExtension as _;
+use rusqlite::{OptionalExtension as _, Transaction};
 use serde::{Deserialize, Serialize};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
@@ -20,7 +20,7 @@ use super::config::Config;
 use super::error::ApiError;
 use super::moment::Moment;
 use super::options::ServeOptions;
-use super::secrets::{Seal, write_owner_only};
+use super::secrets::{KEY_FILE, Seal, write_owner_only};
 use super::service::{Caller, Context, Role, access_keys};
 use super::store::{Store, StoreError};
 use crate::api;
@@ -68,7 +68,7 @@ pub(super) enum StartError {
     #[error("the nonces: {0}")]
     Nonces(rusqlite::Error),
     /// The administrator's access key.
-    #[error("cannot make the administrator's access key: {0}")]
+    #[error("the administrator's access key cannot be looked for or made: {0}")]
     Administrator(ApiError),
     /// The certificate or its key.
     #[error("TLS: {}: {problem}", .path.display())]
@@ -185,6 +185,21 @@ pub(super) fn allow_connections(config: &Config) -> Result<(), StartError> {
     setrlimit(Resource::RLIMIT_NOFILE, soft.max(wanted.min(hard)), hard).map_err(failed)
 }
 
+fn has_access_key(state: &Transaction<'_>) -> Result<bool, ApiError> {
+    let any = state
+        .query_row("SELECT 1 FROM access_key LIMIT 1", [], |_| Ok(()))
+        .optional()?;
+    Ok(any.is_some())
+}
+
+/// What seals secrets; made at the first start alone.
+pub(super) fn seal(folder: &Path, store: &Store) -> Result<Seal, StartError> {
+    let is_needed = store
+        .write_here(has_access_key)
+        .map_err(StartError::Administrator)?;
+    Seal::open(folder, is_needed).map_err(at(&folder.join(KEY_FILE)))
+}
+
 /// Makes an administrator's access key where there is no access key at all. Its file is written first: a start that is killed in
 /// between leaves a file that the next one replaces.
 pub(super) fn administrator(
@@ -196,10 +211,7 @@ pub(super) fn administrator(
 ) -> Result<Option<AdministratorFile>, StartError> {
     let path = folder.join(ADMINISTRATOR_FILE);
     let made = store.write_here(|state| {
-        let any = state
-            .query_row("SELECT 1 FROM access_key LIMIT 1", [], |_| Ok(()))
-            .optional()?;
-        if any.is_some() {
+        if has_access_key(state)? {
             return Ok(None);
         }
         let cx = Context {

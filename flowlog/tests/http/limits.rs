@@ -2,7 +2,9 @@
 use axum::body::Body;
 use axum::http::Request;
 use flowlog::serve::service::Role;
+use flowlog_model::protocol::{MAX_REPORT_BYTES, REPORT_PATH};
 use proptest::prelude::*;
+use serde_json::json;
 
 use crate::rig::{HOST, Rig, Rpc, owned};
 
@@ -23,6 +25,29 @@ async fn a_body_has_at_most_a_mebibyte() {
             ..Rpc::new(&rig)
         };
         let answer = rig.send(request.signed(&key)).await;
+        assert_eq!(answer.code(), code, "{bytes} bytes");
+    }
+}
+
+#[tokio::test]
+async fn a_report_has_at_most_four_mebibytes() {
+    let rig = Rig::new();
+    let key = rig.key(Role::Agent);
+    let empty = json!({"host_id": "h", "agent_version": "1", "enis": [], "applied_version": 0, "flow_logs": []});
+    let report = |message: &str| {
+        let mut report = empty.clone();
+        report["flow_logs"] = json!([{"flow_log_id": "fl-1", "version": 0, "deliver_status": "FAILED",
+            "deliver_error_message": message}]);
+        report
+    };
+    let rest = report("").to_string().len();
+    for (bytes, code) in [
+        (MAX_REPORT_BYTES, "OK"),
+        (MAX_REPORT_BYTES + 1, "RequestTooLarge"),
+    ] {
+        let body = report(&"x".repeat(bytes - rest));
+        assert_eq!(body.to_string().len(), bytes);
+        let answer = rig.call(&key, "POST", REPORT_PATH, &[], &body).await;
         assert_eq!(answer.code(), code, "{bytes} bytes");
     }
 }

@@ -1,6 +1,15 @@
 //! Replays, stale dates and too many requests.
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
 use flowlog::serve::config::Config;
 use flowlog::serve::service::Role;
+
+use hyper::body::Frame;
 
 use crate::rig::{Rig, Rpc};
 
@@ -69,6 +78,53 @@ async fn dates_that_are_off_are_refused() {
     }
 }
 
+/// A form that takes its time, by the service's clock.
+struct Slow {
+    form: Option<Bytes>,
+    takes_ms: i64,
+    now: Arc<AtomicI64>,
+}
+
+impl HttpBody for Slow {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let form = self.form.take();
+        if form.is_some() {
+            self.now.fetch_add(self.takes_ms, Ordering::SeqCst);
+        }
+        Poll::Ready(form.map(|form| Ok(Frame::data(form))))
+    }
+}
+
+/// Otherwise its nonce could be forgotten already, though its date was good when it came.
+#[tokio::test]
+async fn the_date_must_be_good_when_the_body_is_there() {
+    for (takes_ms, code) in [
+        (15 * 60 * 1000, "OK"),
+        (15 * 60 * 1000 + 1, "InvalidTimeStamp.Expired"),
+    ] {
+        let rig = Rig::new();
+        let key = rig.key(Role::Reader);
+        let request = Rpc {
+            form: Some("A=b".into()),
+            ..Rpc::new(&rig)
+        };
+        let request = request.signed(&key).map(|_| {
+            Body::new(Slow {
+                form: Some(Bytes::from("A=b")),
+                takes_ms,
+                now: Arc::clone(&rig.now),
+            })
+        });
+        assert_eq!(rig.send(request).await.code(), code, "{takes_ms} ms");
+    }
+}
+
 #[tokio::test]
 async fn a_key_makes_so_many_requests_and_no_more() {
     let rig = Rig::with(Config {
@@ -82,7 +138,11 @@ async fn a_key_makes_so_many_requests_and_no_more() {
         assert_eq!(answer.code(), code);
     }
     assert_eq!(rig.send(Rpc::new(&rig).signed(&other)).await.code(), "OK");
+    let later = Rpc::new(&rig);
+    let answer = rig.send(later.signed(&key)).await;
+    assert_eq!(answer.code(), "Throttling.User");
     rig.advance(1000);
-    assert_eq!(rig.send(Rpc::new(&rig).signed(&key)).await.code(), "OK");
+    // The same request: its nonce is not used up.
+    assert_eq!(rig.send(later.signed(&key)).await.code(), "OK");
     assert_eq!(rig.send(Rpc::new(&rig).signed(&key)).await.status, 429);
 }

@@ -29,7 +29,7 @@ pub(crate) const HOST: &str = "flowlog.test:8480";
 pub(crate) struct Rig {
     pub(crate) app: Arc<App>,
     pub(crate) router: Router,
-    now: Arc<AtomicI64>,
+    pub(crate) now: Arc<AtomicI64>,
     nonces: AtomicU64,
     pub(crate) end: watch::Sender<bool>,
     _folder: TempDir,
@@ -81,7 +81,7 @@ impl Rig {
         let (end, ending) = watch::channel(false);
         let app = Arc::new(App {
             store: Store::open(folder.path()).unwrap(),
-            seal: Seal::open(folder.path()).unwrap(),
+            seal: Seal::open(folder.path(), false).unwrap(),
             nonces: Nonces::open(folder.path()).unwrap(),
             rates: Rates::new(&config),
             config: Arc::new(config),

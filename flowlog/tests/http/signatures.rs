@@ -141,6 +141,35 @@ async fn what_was_changed_on_the_way_is_refused() {
     assert_eq!(answer.code(), "SignatureDoesNotMatch");
 }
 
+/// V1 signs no header, so that anybody on the way could add one.
+#[tokio::test]
+async fn headers_say_nothing_where_they_are_not_signed() {
+    let rig = Rig::new();
+    let key = rig.key(Role::Administrator);
+    let asked = [("Action", "DescribeFlowLogs"), ("RegionId", "local")];
+    for (header, value) in [
+        (acs3::ACTION, "DeleteFlowLog"),
+        (acs3::ACTION, "NoSuchAction"),
+        (acs3::VERSION, "2000-01-01"),
+    ] {
+        let request = Request::post(uri("/", &rig.v1(&key, "POST", &asked)))
+            .header("host", HOST)
+            .header(header, value);
+        let answer = rig.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.code(), "OK", "{header}: {value}");
+        assert_eq!(
+            answer.body["TotalCount"], "0",
+            "the action of the parameter"
+        );
+    }
+    // Nor do they stand in for a parameter.
+    let request = Request::post(uri("/", &rig.v1(&key, "POST", &asked[1..])))
+        .header("host", HOST)
+        .header(acs3::ACTION, "DescribeFlowLogs");
+    let answer = rig.send(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.code(), "MissingParameter.Action");
+}
+
 #[tokio::test]
 async fn keys_that_are_not_good() {
     let rig = Rig::new();

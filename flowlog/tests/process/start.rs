@@ -120,6 +120,14 @@ fn a_backup_is_made_while_the_service_runs_and_can_be_started_from() {
     fs::create_dir(&restored).unwrap();
     fs::set_permissions(&restored, fs::Permissions::from_mode(0o700)).unwrap();
     fs::copy(&copy, restored.join("flowlog.sqlite")).unwrap();
+    // Another key would open no secret.
+    let (code, said) = refused(&restored, &["--listen", "127.0.0.1:0"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("restored/secret.key: it is missing"),
+        "{said}"
+    );
+    assert!(!restored.join("secret.key").exists());
     fs::copy(data.join("secret.key"), restored.join("secret.key")).unwrap();
     let service = Service::start(&restored);
     assert_eq!(service.printed, "", "it has its access key already");

@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use flowlog_model::protocol::{MAX_REPORT_BYTES, REPORT_PATH};
 use flowlog_model::signature::acs3::{self, Authorization};
 use flowlog_model::signature::encoding::{self, Parameter, ParametersError};
 use flowlog_model::signature::v1;
@@ -16,6 +17,7 @@ use super::App;
 use super::limits::{BODY_TIMEOUT, MAX_BODY_BYTES, MAX_PARAMETERS};
 use super::observe::Observed;
 use crate::serve::error::{ApiError, Code};
+use crate::serve::moment::Moment;
 use crate::serve::nonces::check_date;
 use crate::serve::service::{Context, access_keys};
 
@@ -31,6 +33,8 @@ pub(super) struct Verified {
     pub(super) parameters: Vec<Parameter>,
     /// The body.
     pub(super) body: Bytes,
+    /// Whether the headers of action and version are signed too, as ACS3 has them. V1 signs no header: what stands in one may be anybody's.
+    pub(super) signs_headers: bool,
 }
 
 /// What a request says about itself, to be verified.
@@ -58,20 +62,26 @@ pub(super) async fn authenticate(
         .get::<Arc<Observed>>()
         .cloned()
         .ok_or_else(|| ApiError::internal("a request that is not observed"))?;
-    let body = read_body(body).await?;
-    let verified = verify(&app, &observed, &parts, body).await?;
+    let limit = match parts.uri.path() {
+        REPORT_PATH => MAX_REPORT_BYTES,
+        _ => MAX_BODY_BYTES,
+    };
+    let body = read_body(body, limit).await?;
+    // Not before: a body that takes its time must not let a date be good for longer, nor let its nonce be forgotten first.
+    let now = (app.clock)();
+    let verified = verify(&app, &observed, &parts, body, now).await?;
     let mut request = Request::from_parts(parts, Body::empty());
     request.extensions_mut().insert(verified);
     Ok(next.run(request).await)
 }
 
-async fn read_body(body: Body) -> Result<Bytes, ApiError> {
-    match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
+async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    match timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         // A client that is gone does not read the answer.
         Ok(Err(_)) => Err(ApiError::new(
             Code::RequestTooLarge,
-            format!("The body is greater than {MAX_BODY_BYTES} bytes."),
+            format!("The body is greater than {limit} bytes."),
         )),
         Err(_) => Err(ApiError::new(
             Code::RequestTimeout,
@@ -85,12 +95,13 @@ async fn verify(
     observed: &Observed,
     parts: &Parts,
     body: Bytes,
+    now: Moment,
 ) -> Result<Verified, ApiError> {
     let query = parameters(parts.uri.query().unwrap_or_default(), MAX_PARAMETERS)?;
     let form = form(&parts.headers, &body, MAX_PARAMETERS - query.len())?;
     let all: Vec<Parameter> = query.iter().chain(&form).cloned().collect();
     let claim = claim(parts, &all)?;
-    let date = check_date(&claim.date, observed.now)?;
+    let date = check_date(&claim.date, now)?;
     let key_id = claim.key_id.clone();
     let wanted = key_id.clone();
     let (caller, sealed) = app
@@ -104,21 +115,22 @@ async fn verify(
         }
         Proof::V1(signature) => check_v1(parts, &all, &secret, signature)?,
     }
-    app.nonces
-        .claim(&key_id, &claim.nonce, date, observed.now)?;
     // Nobody else reads it before the answer.
     let _ = observed.key_id.set(key_id.clone());
-    app.rates.take(&key_id, observed.now)?;
+    // Before the nonce, so that a client may send the same request again later.
+    app.rates.take(&key_id, now)?;
+    app.nonces.claim(&key_id, &claim.nonce, date, now)?;
     Ok(Verified {
         context: Context {
             caller,
-            now: observed.now,
+            now,
             request_id: observed.request_id.clone(),
             config: Arc::clone(&app.config),
             started: app.started,
         },
         parameters: all,
         body,
+        signs_headers: matches!(claim.proof, Proof::Acs3(_)),
     })
 }
 

@@ -1,7 +1,7 @@
 //! The limits of a request and of a connection.
 use std::time::Duration;
 
-/// Longest body, in bytes.
+/// Longest body, in bytes; that of an agent's report may have [`MAX_REPORT_BYTES`](flowlog_model::protocol::MAX_REPORT_BYTES).
 pub(super) const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// The most parameters, in query and body together.
 pub(super) const MAX_PARAMETERS: usize = 1000;

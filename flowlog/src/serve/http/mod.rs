@@ -55,7 +55,7 @@ pub struct App {
     pub rates: Rates,
     /// What is counted.
     pub metrics: Metrics,
-    /// The clock; read once for each request.
+    /// The clock; read once for each request, when its body is there.
     pub clock: Box<dyn Fn() -> Moment + Send + Sync>,
     /// When the service started.
     pub started: Moment,

@@ -11,7 +11,6 @@ use axum::response::Response;
 use super::App;
 use crate::api::ErrorBody;
 use crate::serve::error::{ApiError, Code};
-use crate::serve::moment::Moment;
 use crate::serve::secrets::request_id;
 
 /// Where an error's reader is sent.
@@ -24,8 +23,6 @@ const MAX_HOST_BYTES: usize = 255;
 pub(super) struct Observed {
     /// The request's id.
     pub(super) request_id: String,
-    /// When it came.
-    pub(super) now: Moment,
     /// The access key, once its signature is verified.
     pub(super) key_id: OnceLock<String>,
     /// The action, once it is known that there is such.
@@ -42,7 +39,6 @@ pub(super) async fn observe(
     let observed = Arc::new(Observed {
         // Without random numbers nothing that is signed is let in either.
         request_id: request_id().unwrap_or_default(),
-        now: (app.clock)(),
         key_id: OnceLock::new(),
         action: OnceLock::new(),
     });

@@ -88,9 +88,13 @@ pub(super) async fn handle(
         ));
     }
     let params = Params(verified.parameters);
-    let action = action(&headers, &params)?;
+    let said = Said {
+        headers: verified.signs_headers.then_some(&headers),
+        params: &params,
+    };
+    let action = action(&said)?;
     let _ = observed.action.set(action.as_str());
-    check_envelope(&headers, &params, &verified.body)?;
+    check_envelope(&said, &headers, &verified.body)?;
     let cx = verified.context;
     let mut answer = if action.changes() {
         app.change(cx, move |state, cx| run(state, cx, action, &params))
@@ -106,24 +110,32 @@ pub(super) async fn handle(
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// A value that stands in a header or, without that, in a parameter.
-fn header_or<'a>(
-    headers: &'a HeaderMap,
+/// Where a request says its action and version.
+struct Said<'a> {
+    /// None where the signature is not over them: whoever passes the request on could add one.
+    headers: Option<&'a HeaderMap>,
     params: &'a Params,
-    header: &str,
-    parameter: &'static str,
-) -> Result<Option<&'a str>, ApiError> {
-    match headers.get(header) {
-        Some(value) => value
-            .to_str()
-            .map(Some)
-            .map_err(|_| ApiError::new(Code::MalformedRequest, format!("{header} is not ASCII."))),
-        None => params.get(parameter),
+}
+
+impl<'a> Said<'a> {
+    /// A value that stands in a signed header or, without that, in a parameter.
+    fn header_or(
+        &self,
+        header: &str,
+        parameter: &'static str,
+    ) -> Result<Option<&'a str>, ApiError> {
+        match self.headers.and_then(|headers| headers.get(header)) {
+            Some(value) => value.to_str().map(Some).map_err(|_| {
+                ApiError::new(Code::MalformedRequest, format!("{header} is not ASCII."))
+            }),
+            None => self.params.get(parameter),
+        }
     }
 }
 
-fn action(headers: &HeaderMap, params: &Params) -> Result<Action, ApiError> {
-    let name = header_or(headers, params, acs3::ACTION, "Action")?
+fn action(said: &Said<'_>) -> Result<Action, ApiError> {
+    let name = said
+        .header_or(acs3::ACTION, "Action")?
         .ok_or_else(|| ApiError::missing("Action"))?;
     Action::find(name).ok_or_else(|| {
         ApiError::new(
@@ -133,15 +145,16 @@ fn action(headers: &HeaderMap, params: &Params) -> Result<Action, ApiError> {
     })
 }
 
-fn check_envelope(headers: &HeaderMap, params: &Params, body: &[u8]) -> Result<(), ApiError> {
-    let version = header_or(headers, params, acs3::VERSION, "Version")?;
+fn check_envelope(said: &Said<'_>, headers: &HeaderMap, body: &[u8]) -> Result<(), ApiError> {
+    let version = said.header_or(acs3::VERSION, "Version")?;
     if version != Some(VERSION) {
         return Err(ApiError::new(
             Code::UnsupportedVersion,
             format!("The version of the API is {VERSION}."),
         ));
     }
-    if params
+    if said
+        .params
         .get("Format")?
         .is_some_and(|format| !format.eq_ignore_ascii_case("json"))
     {

@@ -5,11 +5,13 @@
 //! - `schema` has the versioned migrations. A file of a later version is refused.
 mod schema;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi};
 
 use super::error::ApiError;
 use super::secrets::write_owner_only;
@@ -20,8 +22,9 @@ pub const STATE_FILE: &str = "flowlog.sqlite";
 /// How long a statement waits for another process, such as a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pages that a backup copies at a time, between which the service can write.
-const BACKUP_PAGES: i32 = 1024;
+/// All pages at once: a write between two steps, by another connection, would have the backup begin anew, under a steady load for ever.
+/// The service writes on meanwhile: with a write-ahead log, nobody waits for who reads.
+const ALL_PAGES: i32 = -1;
 
 /// Why the state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -163,15 +166,32 @@ pub fn backup(folder: &Path, to: &Path) -> Result<(), StoreError> {
         path: to.to_owned(),
         source,
     })?;
-    let mut copy = Connection::open(to).map_err(sqlite)?;
-    let backup = rusqlite::backup::Backup::new(&from, &mut copy).map_err(sqlite)?;
-    backup
-        .run_to_completion(BACKUP_PAGES, Duration::from_millis(5), None)
-        .map_err(sqlite)
+    copy(&from, to).map_err(|source| {
+        // What is not whole is of no use, and would be in the way of the next try.
+        if let Err(error) = fs::remove_file(to) {
+            tracing::warn!("{} is left, and is no backup: {error}", to.display());
+        }
+        sqlite(source)
+    })
+}
+
+fn copy(from: &Connection, to: &Path) -> rusqlite::Result<()> {
+    let mut to = Connection::open(to)?;
+    match Backup::new(from, &mut to)?.step(ALL_PAGES)? {
+        StepResult::Done => Ok(()),
+        // Longer than the busy timeout.
+        _ => Err(rusqlite::Error::SqliteFailure(
+            ffi::Error::new(ffi::SQLITE_BUSY),
+            None,
+        )),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
     use super::*;
     use crate::serve::error::Code;
 
@@ -276,5 +296,59 @@ mod tests {
         assert_eq!(count(&Connection::open(&copy).unwrap()), 1);
         assert!(backup(folder.path(), &copy).is_err(), "the file exists");
         assert!(backup(&folder.path().join("none"), &copy).is_err());
+    }
+
+    #[test]
+    fn a_backup_ends_while_the_service_writes_and_is_the_state_of_one_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let row = "INSERT INTO meta (name, value) VALUES (?, ?)";
+        // Several thousand pages.
+        store
+            .write_here(|state| {
+                for number in 0..2000 {
+                    state.execute(row, (format!("{number} {}", "x".repeat(8000)), number))?;
+                }
+                Ok(())
+            })
+            .unwrap();
+        let copy = folder.path().join("copy");
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0.. {
+                    if ended.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    // Two by two.
+                    let write = |state: &Transaction<'_>| {
+                        state.execute(row, (format!("a{number}"), 1))?;
+                        Ok(state.execute(row, (format!("b{number}"), 1))?)
+                    };
+                    store.write_here(write).unwrap();
+                }
+            });
+            let made = backup(folder.path(), &copy);
+            ended.store(true, Ordering::SeqCst);
+            made.unwrap();
+        });
+        let copy = Connection::open(&copy).unwrap();
+        let count = |name: &str| {
+            let count = "SELECT count(*) FROM meta WHERE name GLOB ?";
+            copy.query_row(count, [name], |row| row.get::<_, i64>(0))
+                .unwrap()
+        };
+        assert_eq!(count("* *"), 2000);
+        assert_eq!(count("a*"), count("b*"));
+    }
+
+    #[test]
+    fn a_backup_that_fails_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(STATE_FILE), "x".repeat(4096)).unwrap();
+        let copy = folder.path().join("copy");
+        let error = backup(folder.path(), &copy).unwrap_err().to_string();
+        assert!(error.contains("not a database"), "{error}");
+        assert!(!copy.exists());
     }
 }

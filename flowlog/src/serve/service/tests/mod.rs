@@ -40,7 +40,7 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         Self {
             store: Store::open(folder.path()).unwrap(),
-            seal: Seal::open(folder.path()).unwrap(),
+            seal: Seal::open(folder.path(), false).unwrap(),
             config,
             now: 0,
             _folder: folder,
