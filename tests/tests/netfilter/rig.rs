@@ -29,6 +29,9 @@ const SIZES: MapSizes = MapSizes {
     v6: 1 << 12,
 };
 
+/// `ff02::16` (RFC 3810).
+const ALL_MLD_ROUTERS: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x16];
+
 /// How long it is awaited that what was sent has been counted.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at the counters: nobody tells when a packet was counted.
@@ -152,7 +155,9 @@ impl Host {
             .expect("IPv4 flows");
         self.counters
             .read_v6(&still, |keys, values| {
-                for (key, value) in keys.iter().zip(values) {
+                // What a kernel tells its multicast routers of itself (MLD) comes whenever it likes.
+                let told = keys.iter().zip(values);
+                for (key, value) in told.filter(|(key, _)| key.dst_addr != ALL_MLD_ROUTERS) {
                     counted.add(flow_v6(key), value);
                 }
             })
