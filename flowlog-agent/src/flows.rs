@@ -1,6 +1,4 @@
 //! Flows in user space: as drained from the kernel, sorted by key, and merged.
-use std::cmp::Ordering;
-
 use flowlog_common::{
     ACTION_ACCEPT, DIRECTION_OUT, FlowCounters, FlowKeyV4, FlowKeyV6, FlowMarks, ORIGIN_PROGRAM,
     Volume,
@@ -91,20 +89,7 @@ impl<K: FlowKey> Flow<K> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run<K>(Vec<Flow<K>>);
 
-impl<K> Default for Run<K> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
 impl<K: FlowKey> Run<K> {
-    /// Sorts flows of which no two have the same key.
-    #[must_use]
-    pub fn from_distinct(mut flows: Vec<Flow<K>>) -> Self {
-        flows.sort_unstable_by_key(|flow| flow.key);
-        Self(flows)
-    }
-
     /// Sorts flows and adds those of the same key together.
     #[must_use]
     pub fn from_any(mut flows: Vec<Flow<K>>) -> Self {
@@ -119,62 +104,11 @@ impl<K: FlowKey> Run<K> {
         Self(flows)
     }
 
-    /// The flows.
-    #[must_use]
-    pub fn flows(&self) -> &[Flow<K>] {
-        &self.0
-    }
-
     /// The flows, to be added to.
     #[must_use]
     pub fn into_flows(self) -> Vec<Flow<K>> {
         self.0
     }
-
-    /// Adds the flows of `newer`. No more than `limit` flows are kept: those that have no place are given to `skip`, each once,
-    /// and a flow that is here already always has one.
-    #[must_use]
-    pub fn merged(&self, newer: &Self, limit: usize, mut skip: impl FnMut(&Flow<K>)) -> Self {
-        let mut room = limit.saturating_sub(self.0.len());
-        let mut merged =
-            Vec::with_capacity((self.0.len() + newer.0.len()).min(limit.max(self.0.len())));
-        let (mut old, mut new) = (self.0.iter().peekable(), newer.0.iter().peekable());
-        loop {
-            let order = match (old.peek(), new.peek()) {
-                (Some(a), Some(b)) => a.key.cmp(&b.key),
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (None, None) => return Self(merged),
-            };
-            match order {
-                Ordering::Less => merged.extend(old.next().copied()),
-                Ordering::Equal => {
-                    if let (Some(a), Some(b)) = (old.next(), new.next()) {
-                        let mut flow = *a;
-                        flow.absorb(b);
-                        merged.push(flow);
-                    }
-                }
-                Ordering::Greater => {
-                    if let Some(flow) = new.next() {
-                        if room > 0 {
-                            room -= 1;
-                            merged.push(*flow);
-                        } else {
-                            skip(flow);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The flows of several runs, in order of their keys, each key once.
-pub fn merge<'r, K: FlowKey + 'r>(
-    runs: impl IntoIterator<Item = &'r Run<K>>,
-) -> impl Iterator<Item = Flow<K>> {
-    merge_sorted(runs.into_iter().map(|run| run.0.iter().copied()))
 }
 
 /// The flows of several streams, each in order of its keys: in that order, each key once.
@@ -269,14 +203,15 @@ mod tests {
         }
     }
 
-    fn run(flows: &BTreeMap<u32, u64>) -> Run<FlowKeyV4> {
-        Run::from_distinct(
-            flows
-                .iter()
-                .rev()
-                .map(|(eni, packets)| flow(*eni, *packets))
-                .collect(),
-        )
+    fn sorted(flows: &BTreeMap<u32, u64>) -> Vec<Flow<FlowKeyV4>> {
+        flows
+            .iter()
+            .map(|(eni, packets)| flow(*eni, *packets))
+            .collect()
+    }
+
+    fn merged(maps: &[BTreeMap<u32, u64>]) -> Vec<Flow<FlowKeyV4>> {
+        merge_sorted(maps.iter().map(|map| sorted(map).into_iter())).collect()
     }
 
     fn runs() -> impl Strategy<Value = Vec<BTreeMap<u32, u64>>> {
@@ -293,27 +228,14 @@ mod tests {
             for (eni, packets) in maps.iter().flatten() {
                 *expected.entry(*eni).or_insert(0) += packets;
             }
-            let runs: Vec<_> = maps.iter().map(run).collect();
-            let merged: Vec<_> = merge(&runs).map(|f| (f.key.eni, f.packets)).collect();
+            let merged: Vec<_> = merged(&maps).iter().map(|f| (f.key.eni, f.packets)).collect();
             prop_assert_eq!(merged, expected.into_iter().collect::<Vec<_>>());
         }
 
         #[test]
         fn flows_of_any_order_and_number_add_up_by_key(maps in runs()) {
             let flows = maps.iter().flatten().map(|(eni, packets)| flow(*eni, *packets)).collect();
-            let runs: Vec<_> = maps.iter().map(run).collect();
-            prop_assert_eq!(Run::from_any(flows).into_flows(), merge(&runs).collect::<Vec<_>>());
-        }
-
-        #[test]
-        fn what_a_bounded_merge_skips_and_keeps_is_all_there_was(maps in runs(), limit in 0..60_usize) {
-            let total: u64 = maps.iter().flat_map(BTreeMap::values).sum();
-            let mut skipped = 0;
-            let merged = maps.iter().map(run).fold(Run::default(), |sum, next| sum.merged(&next, limit, |f| skipped += f.packets));
-            let kept: u64 = merged.flows().iter().map(|f| f.packets).sum();
-            prop_assert_eq!(kept + skipped, total);
-            prop_assert!(merged.flows().len() <= limit);
-            prop_assert!(merged.flows().is_sorted_by(|a, b| a.key < b.key));
+            prop_assert_eq!(Run::from_any(flows).into_flows(), merged(&maps));
         }
     }
 }
