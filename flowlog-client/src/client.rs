@@ -1,9 +1,16 @@
 //! Requests, answers and what can go wrong with them.
-use std::{future::Future, io, path::Path, pin::pin, time::Duration};
+use std::{
+    future::Future,
+    io,
+    path::Path,
+    pin::pin,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use flowlog_model::signature::{
     acs3::Outgoing,
     encoding::{self, Parameter},
+    log_v1,
 };
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
@@ -25,6 +32,9 @@ use crate::{AccessKey, ServiceUrl, tls};
 /// Characters of the service's message that are shown.
 const MAX_SHOWN_CHARS: usize = 500;
 
+/// Version of the Log Service's API.
+const LOG_API_VERSION: &str = "0.6.0";
+
 /// A request.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'c> {
@@ -35,6 +45,27 @@ pub struct Call<'c> {
     /// The parameters of the query.
     pub query: &'c [Parameter],
     /// The body, which is JSON; empty for none.
+    pub body: &'c [u8],
+    /// How long the answer may take, with the connection.
+    pub patience: Duration,
+    /// Most bytes that the answer's body may have.
+    pub max_answer_bytes: usize,
+}
+
+/// A request of the Log Service's API, ours or the product's.
+#[derive(Clone, Copy, Debug)]
+pub struct LogCall<'c> {
+    /// `GET`, `POST` and so on.
+    pub method: &'c str,
+    /// The project; none for the calls that need none.
+    pub project: Option<&'c str>,
+    /// The path, as it travels.
+    pub path: &'c str,
+    /// The parameters of the query.
+    pub query: &'c [Parameter],
+    /// `content-type` and headers of the Log Service, in lower case; those that every request has are not among them.
+    pub headers: &'c [(&'c str, &'c str)],
+    /// The body; empty for none.
     pub body: &'c [u8],
     /// How long the answer may take, with the connection.
     pub patience: Duration,
@@ -104,11 +135,13 @@ pub enum ClientError {
     },
 }
 
-/// The shape of all the service's errors.
+/// The shape of all the service's errors; the Log Service's have names of their own.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Refusal {
+    #[serde(alias = "errorCode")]
     code: String,
+    #[serde(alias = "errorMessage")]
     message: String,
     request_id: Option<String>,
 }
@@ -150,14 +183,37 @@ impl Client {
     ///
     /// [`ClientError`], also for an answer with an error's status code.
     pub async fn send(&self, call: &Call<'_>, wall: Duration) -> Result<Answer, ClientError> {
-        let exchange = async {
-            let request = self.request(call, wall)?;
-            self.exchange(request, call.max_answer_bytes).await
-        };
-        let answered = tokio::time::timeout(call.patience, exchange).await;
+        let request = self.request(call, wall)?;
+        self.answer(request, call.patience, call.max_answer_bytes)
+            .await
+    }
+
+    /// As [`Self::send`], to the Log Service, with version 1 of its signature. The project is the first label of the host; the
+    /// connection is to the host without it, so that no name but the service's own must be known.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::send`].
+    pub async fn send_log(
+        &self,
+        call: &LogCall<'_>,
+        wall: Duration,
+    ) -> Result<Answer, ClientError> {
+        let request = self.log_request(call, wall)?;
+        self.answer(request, call.patience, call.max_answer_bytes)
+            .await
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Full<Bytes>>,
+        patience: Duration,
+        max_bytes: usize,
+    ) -> Result<Answer, ClientError> {
+        let answered = tokio::time::timeout(patience, self.exchange(request, max_bytes)).await;
         let (status, body) = answered.map_err(|_| ClientError::TooSlow {
             url: self.url.clone(),
-            patience: call.patience,
+            patience,
         })??;
         if (200..300).contains(&status) {
             let url = self.url.clone();
@@ -183,23 +239,51 @@ impl Client {
             date: &date,
             nonce: &nonce,
         };
-        let query = call
-            .query
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
-        let target = match encoding::query(query) {
-            query if query.is_empty() => call.path.to_owned(),
-            query => format!("{}?{query}", call.path),
-        };
         let mut request = Request::builder()
             .method(call.method)
-            .uri(target)
+            .uri(target(call.path, call.query))
             .header(HOST, &host);
         for (name, value) in signed.headers(self.key.id(), self.key.secret()) {
             request = request.header(name, value);
         }
         if !call.body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
+        }
+        request
+            .body(Full::new(Bytes::copy_from_slice(call.body)))
+            .map_err(|error| self.strange(&error))
+    }
+
+    fn log_request(
+        &self,
+        call: &LogCall<'_>,
+        wall: Duration,
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
+        let authority = self.url.authority();
+        let host = match call.project {
+            Some(project) => format!("{project}.{authority}"),
+            None => authority,
+        };
+        let date = httpdate::fmt_http_date(UNIX_EPOCH + wall);
+        let mut headers = vec![("x-log-apiversion", LOG_API_VERSION)];
+        headers.extend_from_slice(call.headers);
+        let signed = log_v1::Outgoing {
+            method: call.method,
+            path: call.path,
+            query: call.query,
+            headers: &headers,
+            body: call.body,
+            date: &date,
+        };
+        let mut request = Request::builder()
+            .method(call.method)
+            .uri(target(call.path, call.query))
+            .header(HOST, host);
+        for (name, value) in &headers {
+            request = request.header(*name, *value);
+        }
+        for (name, value) in signed.headers(self.key.id(), self.key.secret()) {
+            request = request.header(name, value);
         }
         request
             .body(Full::new(Bytes::copy_from_slice(call.body)))
@@ -301,6 +385,17 @@ impl Answer {
     }
 }
 
+/// The target of a request: the path, and the query if there is any.
+fn target(path: &str, query: &[Parameter]) -> String {
+    let query = query
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    match encoding::query(query) {
+        query if query.is_empty() => path.to_owned(),
+        query => format!("{path}?{query}"),
+    }
+}
+
 fn strange(url: &ServiceUrl, error: &(impl std::error::Error + ?Sized)) -> ClientError {
     ClientError::Strange {
         url: url.clone(),
@@ -397,6 +492,47 @@ mod tests {
         for part in [
             "x-acs-date: 2026-11-22T14:09:35Z\r\n",
             "authorization: ACS3-HMAC-SHA256 Credential=id,SignedHeaders=host;",
+        ] {
+            assert!(sent.contains(part), "{sent}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_to_the_log_service_names_its_project_and_is_signed_its_way() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut sent = vec![0; 4096];
+            let length = stream.read(&mut sent).await.unwrap();
+            let answer = "HTTP/1.1 404 No\r\ncontent-length: 52\r\n\r\n\
+                 {\"errorCode\":\"ProjectNotExist\",\"errorMessage\":\"No.\"}";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            sent.truncate(length);
+            String::from_utf8(sent).unwrap()
+        };
+        let call = LogCall {
+            method: "POST",
+            project: Some("p-1"),
+            path: "/logstores/l-1/shards/lb",
+            query: &[],
+            headers: &[("x-log-bodyrawsize", "1")],
+            body: b"a",
+            patience: Duration::from_secs(10),
+            max_answer_bytes: 100,
+        };
+        let client = client(&format!("http://{address}"));
+        let wall = Duration::from_secs(1_795_356_575);
+        let (answer, sent) = tokio::join!(client.send_log(&call, wall), serve);
+        assert_eq!(answer.unwrap_err().to_string(), "No (ProjectNotExist)");
+        for part in [
+            "POST /logstores/l-1/shards/lb HTTP/1.1\r\n",
+            &format!("host: p-1.{address}\r\n"),
+            "x-log-apiversion: 0.6.0\r\n",
+            "x-log-bodyrawsize: 1\r\n",
+            "date: Sun, 22 Nov 2026 14:09:35 GMT\r\n",
+            "content-md5: 0CC175B9C0F1B6A831C399E269772661\r\n",
+            "authorization: LOG id:",
         ] {
             assert!(sent.contains(part), "{sent}");
         }

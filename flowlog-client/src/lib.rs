@@ -13,6 +13,6 @@ mod key_file;
 mod tls;
 mod url;
 
-pub use client::{Answer, Call, Client, ClientError};
+pub use client::{Answer, Call, Client, ClientError, LogCall};
 pub use key_file::{AccessKey, KeyFileError};
 pub use url::ServiceUrl;

@@ -74,6 +74,25 @@ spelled_enum! {
     }
 }
 
+impl Field {
+    /// Whether its values are numbers; otherwise they are text.
+    #[must_use]
+    pub const fn is_number(self) -> bool {
+        matches!(
+            self,
+            Self::Version
+                | Self::SrcPort
+                | Self::DstPort
+                | Self::Protocol
+                | Self::Packets
+                | Self::Bytes
+                | Self::Start
+                | Self::End
+                | Self::TcpFlags
+        )
+    }
+}
+
 /// What `version` says: the record of 2019.
 pub const RECORD_VERSION: u8 = 1;
 

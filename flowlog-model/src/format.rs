@@ -131,6 +131,23 @@ impl Format {
         self.pieces.iter().map(|piece| piece.field)
     }
 
+    /// Gives each field that the record has to `each`, in the line's order, with its value as in text. `scratch` is only reused.
+    pub fn values(
+        &self,
+        record: &Record<'_>,
+        scratch: &mut Vec<u8>,
+        mut each: impl FnMut(Field, &[u8]),
+    ) {
+        for piece in &self.pieces {
+            let value = value_of(piece.field, record);
+            if !matches!(value, Value::Absent) {
+                scratch.clear();
+                write_text(value, scratch);
+                each(piece.field, scratch);
+            }
+        }
+    }
+
     /// Appends the record to `out` as one line, with its line feed.
     pub fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) {
         for piece in &self.pieces {

@@ -9,6 +9,7 @@
 //! | [`flow_log`] | the flow log resource: what it captures, and which records it takes |
 //! | [`managed`] | the flow log as the service manages it: names, limits and states of the API |
 //! | [`protocol`] | what the agent and the service tell each other |
+//! | [`log_group`] | the body of a put to the Log Service |
 //! | [`signature`] | how requests are signed |
 //! | [`inventory`], [`glob`] | which device is which ENI |
 //! | [`security_group`] | which packets of an ENI are allowed |
@@ -23,6 +24,7 @@ pub mod format;
 pub mod glob;
 pub mod input;
 pub mod inventory;
+pub mod log_group;
 pub mod managed;
 pub mod protocol;
 pub mod record;

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`api`] | the bodies of the REST face, for the service and for its clients |
 //! | [`cli`] | the command line |
+//! | [`log_service`] | the Log Service: where the records go, and where they are searched |
 //! | [`serve`] | the service: `flowlog serve` and `flowlog backup` |
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod cli;
+pub mod log_service;
 pub mod serve;

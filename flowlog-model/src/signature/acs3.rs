@@ -13,11 +13,10 @@
 //! ```
 use std::fmt;
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
 use super::encoding::{self, Parameter};
-use super::{hex, same};
+use super::{hex, hmac_sha256, same};
 
 /// The name of the algorithm: the first word of the header, and the first line of what is signed.
 pub const ALGORITHM: &str = "ACS3-HMAC-SHA256";
@@ -84,17 +83,6 @@ impl Signed<'_> {
     pub fn is_signature(&self, secret: &str, signature: &str) -> bool {
         same(&self.signature(secret), signature)
     }
-}
-
-fn hmac_sha256(key: &[u8], text: &[u8]) -> Vec<u8> {
-    // HMAC takes a key of any length.
-    Hmac::<Sha256>::new_from_slice(key).map_or_else(
-        |_| Vec::new(),
-        |mut mac| {
-            mac.update(text);
-            mac.finalize().into_bytes().to_vec()
-        },
-    )
 }
 
 /// The SHA-256 of a body, in hexadecimal.

@@ -4,11 +4,9 @@
 //! those of a form body, also empty ones; `Signature` alone does not.
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha1::Sha1;
 
 use super::encoding::{self, Parameter};
-use super::same;
+use super::{hmac_sha1, same};
 
 /// The parameter that has the signature, in base64.
 pub const SIGNATURE: &str = "Signature";
@@ -45,14 +43,10 @@ pub fn string_to_sign(method: &str, parameters: &[Parameter]) -> String {
 #[must_use]
 pub fn signature(secret: &str, method: &str, parameters: &[Parameter]) -> String {
     let key = format!("{secret}&");
-    // HMAC takes a key of any length.
-    Hmac::<Sha1>::new_from_slice(key.as_bytes()).map_or_else(
-        |_| String::new(),
-        |mut mac| {
-            mac.update(string_to_sign(method, parameters).as_bytes());
-            STANDARD.encode(mac.finalize().into_bytes())
-        },
-    )
+    STANDARD.encode(hmac_sha1(
+        key.as_bytes(),
+        string_to_sign(method, parameters).as_bytes(),
+    ))
 }
 
 /// Whether `given` is the signature of the parameters; compared in constant time.

@@ -39,6 +39,16 @@ pub(super) enum CliError {
     /// More pages than there can be.
     #[error("there are more than {0} flow logs; a filter such as --search shows fewer")]
     TooMany(usize),
+    /// A project that is to be deleted, with logstores in it.
+    #[error(
+        "the project {project} has {logstores} logstores, whose logs would be deleted with it: --with-logstores does that"
+    )]
+    NotEmpty {
+        /// The project.
+        project: String,
+        /// How many.
+        logstores: usize,
+    },
     /// A file.
     #[error("{path} cannot be written: {source}", path = .path.display())]
     Write {
@@ -47,6 +57,9 @@ pub(super) enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// What was found.
+    #[error("the answer cannot be written: {0}")]
+    Print(#[from] io::Error),
     /// The system.
     #[error("cannot start: {0}")]
     Start(io::Error),

@@ -6,15 +6,21 @@
 //! | `flow_log` | `flowlog create`, `list`, `show`, `enable`, `disable`, `modify`, `delete` |
 //! | `wait` | waiting until a change has come to the agents |
 //! | `access_key` | `flowlog access-key …` |
+//! | `project`, `logstore` | `flowlog project …`, `flowlog logstore …` |
+//! | `logs`, `follow` | `flowlog query`, `tail` and `top` |
 //! | `inspect` | `flowlog resources`, `agents`, `audit` |
 //! | `output` | tables for people, JSON for programs |
 //! | `generate` | `flowlog completions` and `flowlog man` |
 mod access_key;
 mod error;
 mod flow_log;
+mod follow;
 mod generate;
 mod inspect;
+mod logs;
+mod logstore;
 mod output;
+mod project;
 mod session;
 mod wait;
 
@@ -25,7 +31,9 @@ use clap::{Parser, Subcommand};
 use crate::serve;
 use access_key::AccessKeyOptions;
 use error::CliError;
+use logstore::LogstoreOptions;
 use output::OutputForm;
+use project::ProjectOptions;
 use session::{ConnectionOptions, Session};
 
 /// Flow logs for your own Linux hosts: the service, and what manages it.
@@ -76,6 +84,16 @@ enum Command {
     Delete(Asking<flow_log::ChangeOptions>),
     /// Make, list and delete access keys.
     AccessKey(Asking<AccessKeyOptions>),
+    /// Create, list, show and delete projects, in which logstores are.
+    Project(Asking<ProjectOptions>),
+    /// Create, list, show, change and delete logstores, in which records are kept.
+    Logstore(Asking<LogstoreOptions>),
+    /// Search a logstore, and sum up what is found.
+    Query(Asking<logs::QueryOptions>),
+    /// Follow a logstore: show new records as they come.
+    Tail(Asking<logs::TailOptions>),
+    /// Show the heaviest talkers of the last windows, again and again.
+    Top(Asking<logs::TopOptions>),
     /// List the VPCs, VSwitches and ENIs that agents have reported.
     Resources(Asking<Nothing>),
     /// List the agents that have reported.
@@ -114,6 +132,11 @@ pub fn main() -> ExitCode {
         Command::Modify(asking) => asking.run(flow_log::modify),
         Command::Delete(asking) => asking.run(flow_log::delete),
         Command::AccessKey(asking) => asking.run(access_key::run),
+        Command::Project(asking) => asking.run(project::run),
+        Command::Logstore(asking) => asking.run(logstore::run),
+        Command::Query(asking) => asking.run(|session, options, _| follow::query(session, options)),
+        Command::Tail(asking) => asking.run(|session, options, _| follow::tail(session, options)),
+        Command::Top(asking) => asking.run(|session, options, _| follow::top(session, options)),
         Command::Resources(asking) => {
             asking.run(|session, _, form| inspect::resources(session, form))
         }
@@ -167,6 +190,13 @@ mod tests {
             ("access-key --output json list", true),
             ("access-key create --role owner", false),
             ("audit --limit 1001", false),
+            ("project create p-1 --description d", true),
+            ("project delete p-1 --with-logstores", true),
+            ("logstore create --project p-1 s-1 --ttl 7 --no-index", true),
+            ("logstore create s-1", false),
+            ("logstore --output json list --project p-1", true),
+            ("logstore modify --project p-1 s-1 --index off", true),
+            ("query --project p-1 --logstore s-1 --last 1h *", true),
             ("completions fish", true),
         ] {
             let words = std::iter::once("flowlog").chain(line.split(' '));

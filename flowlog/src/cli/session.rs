@@ -4,7 +4,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use flowlog_client::{AccessKey, Call, Client, ClientError, ServiceUrl};
+use flowlog_client::{AccessKey, Answer, Call, Client, ClientError, LogCall, ServiceUrl};
 use flowlog_model::signature::encoding::Parameter;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -14,6 +14,9 @@ use super::CliError;
 
 /// How long the service may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the Log Service may take: a query has a minute.
+const LOG_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Most bytes of an answer: what is known of some 100,000 ENIs.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
@@ -95,7 +98,7 @@ impl Session {
         path: &str,
         query: &[Parameter],
         body: &[u8],
-    ) -> Result<flowlog_client::Answer, ClientError> {
+    ) -> Result<Answer, ClientError> {
         let call = Call {
             method,
             path: &format!("/api/v1{path}"),
@@ -104,11 +107,85 @@ impl Session {
             patience: PATIENCE,
             max_answer_bytes: MAX_ANSWER_BYTES,
         };
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        self.runtime.block_on(self.client.send(&call, wall))
+        self.runtime.block_on(self.client.send(&call, wall()))
     }
+
+    /// Asks the Log Service for something.
+    pub(super) fn log<T: DeserializeOwned>(
+        &self,
+        request: &LogRequest<'_>,
+    ) -> Result<T, ClientError> {
+        self.send_log(request)?.json()
+    }
+
+    /// Has the Log Service do something that it answers with nothing.
+    pub(super) fn log_done(&self, request: &LogRequest<'_>) -> Result<(), ClientError> {
+        self.send_log(request).map(drop)
+    }
+
+    fn send_log(&self, request: &LogRequest<'_>) -> Result<Answer, ClientError> {
+        let raw_bytes = request.body.len().to_string();
+        let mut headers = vec![("x-log-bodyrawsize", raw_bytes.as_str())];
+        if !request.body.is_empty() {
+            headers.push(("content-type", "application/json"));
+        }
+        let call = LogCall {
+            method: request.method,
+            project: request.project,
+            path: &request.path,
+            query: &request.query,
+            headers: &headers,
+            body: &request.body,
+            patience: LOG_PATIENCE,
+            max_answer_bytes: MAX_ANSWER_BYTES,
+        };
+        self.runtime.block_on(self.client.send_log(&call, wall()))
+    }
+}
+
+/// A request of the Log Service's API.
+#[derive(Clone, Debug)]
+pub(super) struct LogRequest<'r> {
+    method: &'r str,
+    project: Option<&'r str>,
+    path: String,
+    query: Vec<Parameter>,
+    body: Vec<u8>,
+}
+
+impl<'r> LogRequest<'r> {
+    /// A request, whose path is as it travels.
+    pub(super) fn new(method: &'r str, project: Option<&'r str>, path: &str) -> Self {
+        Self {
+            method,
+            project,
+            path: path.to_owned(),
+            query: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    /// With a body of JSON.
+    pub(super) fn with_body(self, body: &impl Serialize) -> Self {
+        // Text and numbers with text keys always can be.
+        let body = serde_json::to_vec(body).unwrap_or_default();
+        Self { body, ..self }
+    }
+
+    /// For a page of a list.
+    pub(super) fn with_page(mut self, offset: usize, size: usize) -> Self {
+        for (name, number) in [("offset", offset), ("size", size)] {
+            self.query.push((name.to_owned(), number.to_string()));
+        }
+        self
+    }
+}
+
+/// The time by the wall clock, since 1970.
+pub(super) fn wall() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// The fields of a struct as parameters of a query, without those that are none.

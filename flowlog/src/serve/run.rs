@@ -22,9 +22,14 @@ use super::start::{
     check_plain_http, config, data_folder, seal, tls,
 };
 use super::store::Store;
+use crate::log_service;
+use crate::log_service::api::LogService;
 
 /// How often flow logs are looked after that wait for agents which may be away by now.
 const TICK: Duration = Duration::from_millis(500);
+
+/// How often the store of logs is looked after.
+const STORE_TICK: Duration = Duration::from_secs(1);
 
 /// Runs the service until SIGTERM or Ctrl-C.
 pub(super) fn run(options: &ServeOptions) -> Result<(), StartError> {
@@ -43,7 +48,18 @@ pub(super) fn run(options: &ServeOptions) -> Result<(), StartError> {
         show(folder, &key);
     }
     let (end, ending) = watch::channel(false);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| StartError::System {
+            what: "start the runtime",
+            source,
+        })?;
+    let logs = runtime
+        .block_on(LogService::open(folder))
+        .map_err(StartError::Logs)?;
     let app = Arc::new(App {
+        logs,
         nonces: Nonces::open(folder).map_err(StartError::Nonces)?,
         rates: Rates::new(&config),
         config,
@@ -55,13 +71,6 @@ pub(super) fn run(options: &ServeOptions) -> Result<(), StartError> {
         changes: watch::Sender::new(()),
         ending,
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| StartError::System {
-            what: "start the runtime",
-            source,
-        })?;
     runtime.block_on(until_told(options, app, tls, end))
 }
 
@@ -100,12 +109,14 @@ async fn until_told(
         tracing::info!("ending: {told}");
         end.send_replace(true);
     });
+    let storing = tokio::spawn(look_after_logs(Arc::clone(&app)));
     let connections = app.config.connections;
     let ending = app.ending.clone();
     if serve(listener, tls, router(app), connections, ending).await == Ended::CutOff {
         tracing::warn!("requests were cut off");
     }
     ticking.abort();
+    storing.abort();
     Ok(())
 }
 
@@ -117,6 +128,24 @@ async fn look_after(app: Arc<App>) {
         ticks.tick().await;
         if let Err(error) = settle(&app).await {
             tracing::error!("{}", error.inside().unwrap_or_else(|| error.message()));
+        }
+    }
+}
+
+/// Has the store flush, compact, and remove what is no longer kept.
+async fn look_after_logs(app: Arc<App>) {
+    let mut ticks = interval(STORE_TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => (),
+            () = app.logs.store.flush_wanted() => (),
+        }
+        if let Err(error) = log_service::api::look_after(&app).await {
+            tracing::error!(
+                "the logs: {}",
+                error.inside().unwrap_or("they cannot be looked after")
+            );
         }
     }
 }

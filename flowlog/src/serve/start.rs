@@ -24,6 +24,7 @@ use super::secrets::{KEY_FILE, Seal, write_owner_only};
 use super::service::{Caller, Context, Role, access_keys};
 use super::store::{Store, StoreError};
 use crate::api;
+use crate::log_service::api::OpenError;
 
 /// File in the data folder with the administrator's access key of the first start: an [`AdministratorFile`], owner-only.
 pub const ADMINISTRATOR_FILE: &str = "administrator.json";
@@ -86,6 +87,9 @@ pub(super) enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The store of logs.
+    #[error("the logs: {0}")]
+    Logs(#[from] OpenError),
     /// Something else of the system.
     #[error("cannot {what}: {source}")]
     System {

@@ -4,6 +4,8 @@ mod agent;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod log_service;
+#[cfg(test)]
 mod replays;
 #[cfg(test)]
 mod rest;

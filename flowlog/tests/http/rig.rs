@@ -1,4 +1,5 @@
 //! A service on a state of its own, with a clock that tests set, and clients that sign.
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -6,6 +7,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use flowlog::api;
+use flowlog::log_service::api::LogService;
 use flowlog::serve::config::Config;
 use flowlog::serve::http::{App, Metrics, router};
 use flowlog::serve::moment::Moment;
@@ -33,6 +35,15 @@ pub(crate) struct Rig {
     nonces: AtomicU64,
     pub(crate) end: watch::Sender<bool>,
     _folder: TempDir,
+}
+
+/// The Log Service. On a thread of its own, for a rig is made within a runtime.
+fn logs(folder: &Path) -> LogService {
+    let open = || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(LogService::open(folder)).unwrap()
+    };
+    std::thread::scope(|scope| scope.spawn(open).join().unwrap())
 }
 
 /// An access key.
@@ -80,6 +91,7 @@ impl Rig {
         let clock = Arc::clone(&now);
         let (end, ending) = watch::channel(false);
         let app = Arc::new(App {
+            logs: logs(folder.path()),
             store: Store::open(folder.path()).unwrap(),
             seal: Seal::open(folder.path(), false).unwrap(),
             nonces: Nonces::open(folder.path()).unwrap(),

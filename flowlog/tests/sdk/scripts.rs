@@ -48,6 +48,11 @@ fn run(script: &str) {
 }
 
 #[test]
+fn log_service_sdk() {
+    run("log_service");
+}
+
+#[test]
 fn newer_sdk() {
     run("newer");
 }

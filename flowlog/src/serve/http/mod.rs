@@ -5,6 +5,7 @@
 //! | `/` | the product's API: `rpc` |
 //! | `/api/v1/` | the same and more, as REST: `rest` |
 //! | `/agent/v1/` | the agent protocol: `agent` |
+//! | any | the Log Service's API: [`crate::log_service::api`], told by the headers, for its paths are the product's |
 //! | `/health`, `/ready`, `/metrics` | for whoever watches the service; not signed |
 //!
 //! A request goes through `observe` (request id, access log, metrics, the body of errors) and `auth` (limits, signature) to its face.
@@ -21,9 +22,9 @@ mod server;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use rusqlite::Transaction;
@@ -37,7 +38,9 @@ use super::rate::Rates;
 use super::secrets::Seal;
 use super::service::{Context, transitions};
 use super::store::Store;
+use crate::log_service::api::{self as log_api, LogService};
 pub use metrics::Metrics;
+pub(crate) use observe::Observed;
 pub use rest::openapi;
 pub use server::{Ended, serve};
 
@@ -53,6 +56,8 @@ pub struct App {
     pub nonces: Nonces,
     /// How many requests each key may make.
     pub rates: Rates,
+    /// The Log Service.
+    pub logs: LogService,
     /// What is counted.
     pub metrics: Metrics,
     /// The clock; read once for each request, when its body is there.
@@ -125,9 +130,22 @@ pub fn router(app: Arc<App>) -> Router {
         })
         .layer(middleware::from_fn_with_state(
             Arc::clone(&app),
+            log_service,
+        ))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
             observe::observe,
         ))
         .with_state(app)
+}
+
+/// Gives the Log Service what is its own.
+async fn log_service(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if log_api::is_for_log_service(request.headers()) {
+        log_api::handle(app, request).await
+    } else {
+        next.run(request).await
+    }
 }
 
 /// Whether the service can do its work: its state answers, and it is not ending.

@@ -10,6 +10,7 @@ use axum::response::Response;
 
 use super::App;
 use crate::api::ErrorBody;
+use crate::log_service::api::LogError;
 use crate::serve::error::{ApiError, Code};
 use crate::serve::secrets::request_id;
 
@@ -20,13 +21,13 @@ const MAX_HOST_BYTES: usize = 255;
 
 /// A request as the access log knows it. What is found out on the way is noted here.
 #[derive(Debug)]
-pub(super) struct Observed {
+pub(crate) struct Observed {
     /// The request's id.
-    pub(super) request_id: String,
+    pub(crate) request_id: String,
     /// The access key, once its signature is verified.
-    pub(super) key_id: OnceLock<String>,
+    pub(crate) key_id: OnceLock<String>,
     /// The action, once it is known that there is such.
-    pub(super) action: OnceLock<&'static str>,
+    pub(crate) action: OnceLock<&'static str>,
 }
 
 /// Observes a request.
@@ -53,9 +54,11 @@ pub(super) async fn observe(
     let path = request.uri().path().to_owned();
     request.extensions_mut().insert(Arc::clone(&observed));
     let mut response = next.run(request).await;
+    // The Log Service writes its errors itself.
+    let log_error = response.extensions_mut().remove::<LogError>();
     let error = response.extensions_mut().remove().or_else(|| {
         // The router's own, of a path that is not UTF-8 once decoded.
-        (response.status() == StatusCode::BAD_REQUEST)
+        (log_error.is_none() && response.status() == StatusCode::BAD_REQUEST)
             .then(|| ApiError::new(Code::MalformedRequest, "The path cannot be read."))
     });
     if let Some(error) = &error {
@@ -79,7 +82,8 @@ pub(super) async fn observe(
         code,
         duration_ms = elapsed.as_secs_f64() * 1000.0,
     );
-    if let Some(inside) = error.as_ref().and_then(ApiError::inside) {
+    let inside = error.as_ref().and_then(ApiError::inside);
+    if let Some(inside) = inside.or_else(|| log_error.as_ref()?.inside()) {
         tracing::error!(request_id = observed.request_id, "{inside}");
     }
     response

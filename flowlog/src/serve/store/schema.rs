@@ -6,7 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// Migrations are only ever added.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     // 1. Moments are Unix milliseconds. Versions of the desired state grow with every change of it.
     "CREATE TABLE meta (
         name TEXT PRIMARY KEY,
@@ -127,6 +127,29 @@ const MIGRATIONS: [&str; 1] = [
     ) STRICT;
     CREATE INDEX audit_of_account ON audit (account_id, number);
     CREATE INDEX audit_of_resource ON audit (account_id, resource_id, number);",
+    // 2. The Log Service: projects and logstores. Options and indexes are JSON; a logstore without an index is not searched.
+    "CREATE TABLE project (
+        name TEXT PRIMARY KEY,
+        account_id TEXT NOT NULL,
+        description TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        changed_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX project_of_account ON project (account_id, name);
+
+    CREATE TABLE logstore (
+        project TEXT NOT NULL REFERENCES project (name),
+        name TEXT NOT NULL,
+        ttl_days INTEGER NOT NULL,
+        options TEXT NOT NULL,
+        search_index TEXT,
+        index_changed_at INTEGER NOT NULL,
+        -- Its logs are being removed, and nobody sees it any more.
+        is_going INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        changed_at INTEGER NOT NULL,
+        PRIMARY KEY (project, name)
+    ) STRICT, WITHOUT ROWID;",
 ];
 
 /// Brings a file to the latest version, in one transaction.

@@ -1,0 +1,6 @@
+//! Tests of queries over logs, in memory and in Parquet files.
+mod bounds;
+mod fixture;
+mod language;
+mod manners;
+mod random;
