@@ -31,10 +31,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flowlog_client::ServiceUrl;
 use flowlog_common::MAX_SESSIONS;
 use flowlog_model::flow_log::FlowLog;
 use flowlog_model::format::Format;
 use flowlog_model::input::InputError;
+use flowlog_model::managed::{Logstore, Project};
 use flowlog_model::security_group::session::WhenFull;
 use flowlog_model::spelled_enum;
 
@@ -209,10 +211,14 @@ spelled_enum! {
 /// | `format` | `text` | `json`, `text` |
 /// | `template` | none | with `format = "text"` and without `fields`; see [`flowlog_model::template`] |
 /// | `fields` | none | extended fields, after the default ones |
-/// | `destination.type` | required | `stdout`, `file`, `folder` |
+/// | `destination.type` | required | `stdout`, `file`, `folder`, `log-service` |
 /// | `destination.path` | required of a file and a folder | an absolute path that no other flow log writes to |
 /// | `destination.max-size` | `100MiB` | of a file: `1KiB` to `1TiB` |
 /// | `destination.max-files` | 10 of a file, 10000 of a folder | 2 to 1000 of a file, 2 to 1000000 of a folder |
+/// | `destination.endpoint` | required of a Log Service | `http` or `https`, a host and perhaps a port; without the project |
+/// | `destination.project`, `destination.logstore` | required of a Log Service | names |
+/// | `destination.access-key-file` | required of a Log Service | an absolute path |
+/// | `destination.ca-file` | what the system trusts | of a Log Service: an absolute path |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowLogConfig {
     /// What is captured.
@@ -244,6 +250,23 @@ pub enum Destination {
         /// Files of windows that are kept; the oldest go.
         max_files: u32,
     },
+    /// A logstore. What is put there are records with the fields of a line, not lines.
+    LogService(LogstoreDestination),
+}
+
+/// A logstore of a Log Service, ours or the product's, which flow logs can share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LogstoreDestination {
+    /// Where the Log Service is.
+    pub endpoint: ServiceUrl,
+    /// The project.
+    pub project: Project,
+    /// The logstore in it.
+    pub logstore: Logstore,
+    /// The file with the access key that signs puts.
+    pub access_key_file: PathBuf,
+    /// The authorities to be trusted, in PEM; none for those that the system trusts.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl fmt::Display for Destination {
@@ -251,6 +274,12 @@ impl fmt::Display for Destination {
         match self {
             Self::Stdout => f.write_str("standard output"),
             Self::File { path, .. } | Self::Folder { path, .. } => path.display().fmt(f),
+            Self::LogService(LogstoreDestination {
+                endpoint,
+                project,
+                logstore,
+                ..
+            }) => write!(f, "{project}/{logstore} at {endpoint}"),
         }
     }
 }

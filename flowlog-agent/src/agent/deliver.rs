@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Agent;
 use crate::{
+    clock::Clock,
     failpoint,
     sink::{Output, SinkEvent, Sinks, StoredCursors, StoredDelivery},
     spool::Spool,
@@ -151,8 +152,9 @@ impl Agent {
 pub(super) fn sinks(
     spool: &Spool,
     events: &tokio::sync::mpsc::UnboundedSender<SinkEvent>,
+    clock: Clock,
 ) -> Sinks {
-    Sinks::new(events.clone(), Arc::new(StoredCursors::new(spool)))
+    Sinks::new(events.clone(), Arc::new(StoredCursors::new(spool)), clock)
 }
 
 fn has(outputs: &[Arc<Output>], flow_log: &str) -> bool {

@@ -76,7 +76,7 @@ impl Agent {
 
     /// Has other sinks. Those that there were deliver what they can.
     pub(super) fn replace_sinks(&mut self) {
-        let sinks = deliver::sinks(&self.spool, &self.sink_sender);
+        let sinks = deliver::sinks(&self.spool, &self.sink_sender, self.clock);
         std::mem::replace(&mut self.sinks, sinks).close(SINKS_PATIENCE);
         while let Ok(event) = self.sink_events.try_recv() {
             self.sink_event(event);

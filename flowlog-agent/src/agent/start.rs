@@ -220,7 +220,7 @@ impl Agent {
             config_path: config_path.to_owned(),
             wake: Wake::open(pin_folder)?,
             discovery: Discovery::start(settings)?,
-            sinks: deliver::sinks(&spool, &sink_sender),
+            sinks: deliver::sinks(&spool, &sink_sender, clock),
             alarm: Alarm::new().map_err(system("make an alarm"))?,
             options: options.clone(),
             windows_left: options.windows,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use caps::CapSet;
+use flowlog_client::AccessKey;
 use flowlog_common::MAX_ENIS;
 use flowlog_model::inventory::Inventory;
 use nix::{
@@ -18,7 +19,7 @@ use nix::{
 use super::{Finding, counted, service, spool};
 use crate::{
     capture::match_device,
-    config::{Config, Destination},
+    config::{Config, Destination, LogstoreDestination},
     discovery::{Device, Listing, Settings},
     lock, privileges, report, status,
 };
@@ -74,6 +75,7 @@ fn destinations(config: &Config) -> Vec<Finding> {
                 Destination::Stdout => return Finding::ok(check, "to standard output"),
                 Destination::File { path, .. } => (path, refusal(path)),
                 Destination::Folder { path, .. } => (path, refusal(&path.join("window.log"))),
+                Destination::LogService(logstore) => return log_service(check, logstore),
             };
             match reason {
                 None => Finding::ok(check, format!("to {}", path.display())),
@@ -82,6 +84,15 @@ fn destinations(config: &Config) -> Vec<Finding> {
             }
         })
         .collect()
+}
+
+/// Whether there is an access key for a logstore. Whether it may put there, the Log Service says.
+pub(super) fn log_service(check: impl Into<String>, logstore: &LogstoreDestination) -> Finding {
+    let to = Destination::LogService(logstore.clone());
+    match AccessKey::load(&logstore.access_key_file) {
+        Ok(_) => Finding::ok(check, format!("to {to}")),
+        Err(error) => Finding::fail(check, error.to_string()).so("its records wait in the spool"),
+    }
 }
 
 /// Why a file cannot be written to, rotated and, with its folders, made.

@@ -7,9 +7,12 @@ use std::{
 use flowlog_client::{Call, ClientError};
 use flowlog_model::protocol::{DESIRED_STATE_PATH, DesiredState};
 
-use super::{Finding, counted, host::refusal};
+use super::{
+    Finding, counted,
+    host::{log_service, refusal},
+};
 use crate::{
-    config::{Destination, ServiceConfig},
+    config::{Destination, ManagedDestination, ServiceConfig},
     management::{self, ManagementError},
 };
 
@@ -89,9 +92,12 @@ fn ask(config: &ServiceConfig) -> Result<DesiredState, ManagementError> {
 /// Whether the folder above all that differs by flow log can be written to.
 fn destination(config: &ServiceConfig) -> Finding {
     const CHECK: &str = "flow logs of the service";
-    let destination = config.destination.as_configured();
-    let path = match destination {
+    let ManagedDestination::Pattern(pattern) = &config.destination else {
+        return Finding::ok(CHECK, format!("to the Log Service at {}", config.url));
+    };
+    let path = match pattern {
         Destination::Stdout => return Finding::ok(CHECK, "to standard output"),
+        Destination::LogService(logstore) => return log_service(CHECK, logstore),
         Destination::File { path, .. } | Destination::Folder { path, .. } => path,
     };
     let is_fixed = |path: &&Path| !path.to_string_lossy().contains('{');

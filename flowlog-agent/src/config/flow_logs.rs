@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use flowlog_client::ServiceUrl;
 use flowlog_model::field::{DEFAULT_FIELDS, EXTENDED_FIELDS, Field};
 use flowlog_model::flow_log::{
     CaptureWindow, Description, FlowLog, FlowLogName, ResourceType, Status, TrafficType,
@@ -10,13 +11,14 @@ use flowlog_model::flow_log::{
 use flowlog_model::format::Format;
 use flowlog_model::input::{Document, InputError, Table};
 use flowlog_model::managed::IpVersion;
+use flowlog_model::managed::{Logstore, Project};
 use flowlog_model::spelled_enum;
 use flowlog_model::text::{Id, Text, allowed_spellings};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::values::{AbsolutePath, Size};
-use super::{Destination, FlowLogConfig, MAX_FLOW_LOGS};
+use super::{Destination, FlowLogConfig, LogstoreDestination, MAX_FLOW_LOGS};
 
 /// Size of a file of a flow log, in bytes, unless the configuration says otherwise: 100 MiB.
 pub(super) const DEFAULT_MAX_SIZE_BYTES: u64 = 100 << 20;
@@ -26,6 +28,10 @@ pub(super) const FILES_OF_A_FILE: (u16, u64) = (10, 1000);
 
 /// Files of a folder unless the configuration says otherwise, and at most.
 const FILES_OF_A_FOLDER: (u32, u64) = (10_000, 1_000_000);
+
+/// Types of destinations as errors spell them.
+const FILE_OR_FOLDER: &str = "type = \"file\" and type = \"folder\"";
+const LOG_SERVICE: &str = "type = \"log-service\"";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -53,6 +59,11 @@ pub(super) struct RawDestination {
     /// 1 KiB to 1 TiB.
     max_size: Option<Spanned<Size<0x400, 0x100_0000_0000>>>,
     max_files: Option<Spanned<toml::Value>>,
+    endpoint: Option<Spanned<ServiceUrl>>,
+    project: Option<Spanned<Project>>,
+    logstore: Option<Spanned<Logstore>>,
+    access_key_file: Option<Spanned<AbsolutePath>>,
+    ca_file: Option<Spanned<AbsolutePath>>,
 }
 
 spelled_enum! {
@@ -69,6 +80,7 @@ spelled_enum! {
         Stdout = "stdout",
         File = "file",
         Folder = "folder",
+        LogService = "log-service",
     }
 }
 
@@ -245,28 +257,19 @@ impl RawDestination {
         span: &Range<usize>,
         document: &Document<'_>,
     ) -> Result<Destination, InputError> {
+        self.check_keys(document)?;
+        if self.r#type == DestinationType::LogService {
+            return self.logstore(span, document).map(Destination::LogService);
+        }
         let Self {
             r#type,
             path,
             max_size,
             max_files,
+            ..
         } = self;
-        if let Some(max_size) = &max_size
-            && r#type != DestinationType::File
-        {
-            let clause = "it is allowed with type = \"file\" alone";
-            return Err(document.refuse(&max_size.span(), clause));
-        }
         if r#type == DestinationType::Stdout {
-            let of_others = [
-                path.map(|path| path.span()),
-                max_files.map(|files| files.span()),
-            ];
-            let clause = "it is allowed with type = \"file\" and type = \"folder\" alone";
-            return match of_others.into_iter().flatten().next() {
-                Some(span) => Err(document.refuse(&span, clause)),
-                None => Ok(Destination::Stdout),
-            };
+            return Ok(Destination::Stdout);
         }
         let path = path.ok_or_else(|| {
             let clause = format_args!("a destination with type = \"{type}\" needs it");
@@ -285,6 +288,80 @@ impl RawDestination {
                     .map_or(DEFAULT_MAX_SIZE_BYTES, |size| size.into_inner().bytes()),
                 max_files: files(max_files.as_ref(), FILES_OF_A_FILE, document)?,
             }
+        })
+    }
+}
+
+impl RawDestination {
+    /// Whether it is a Log Service, and nothing more is said of it.
+    pub(super) fn is_log_service_alone(&self) -> bool {
+        let Self {
+            r#type,
+            endpoint,
+            project,
+            logstore,
+            access_key_file,
+            ca_file,
+            path,
+            max_size,
+            max_files,
+        } = self;
+        *r#type == DestinationType::LogService
+            && endpoint.is_none()
+            && (project.is_none() && logstore.is_none())
+            && (access_key_file.is_none() && ca_file.is_none())
+            && (path.is_none() && max_size.is_none() && max_files.is_none())
+    }
+
+    /// Refuses a key of another type's.
+    fn check_keys(&self, document: &Document<'_>) -> Result<(), InputError> {
+        use DestinationType::{File, Folder, LogService};
+        fn span<T>(value: &Option<Spanned<T>>) -> Option<Range<usize>> {
+            value.as_ref().map(Spanned::span)
+        }
+        let keys: [(_, &[DestinationType], _); 8] = [
+            (span(&self.path), &[File, Folder], FILE_OR_FOLDER),
+            (span(&self.max_size), &[File], "type = \"file\""),
+            (span(&self.max_files), &[File, Folder], FILE_OR_FOLDER),
+            (span(&self.endpoint), &[LogService], LOG_SERVICE),
+            (span(&self.project), &[LogService], LOG_SERVICE),
+            (span(&self.logstore), &[LogService], LOG_SERVICE),
+            (span(&self.access_key_file), &[LogService], LOG_SERVICE),
+            (span(&self.ca_file), &[LogService], LOG_SERVICE),
+        ];
+        for (span, types, spelled) in keys {
+            if let Some(span) = span
+                && !types.contains(&self.r#type)
+            {
+                let clause = format_args!("it is allowed with {spelled} alone");
+                return Err(document.refuse(&span, clause));
+            }
+        }
+        Ok(())
+    }
+
+    fn logstore(
+        self,
+        span: &Range<usize>,
+        document: &Document<'_>,
+    ) -> Result<LogstoreDestination, InputError> {
+        fn needed<T>(
+            value: Option<Spanned<T>>,
+            key: &str,
+            span: &Range<usize>,
+            document: &Document<'_>,
+        ) -> Result<T, InputError> {
+            let clause = format_args!("a destination with {LOG_SERVICE} needs it");
+            value
+                .map(Spanned::into_inner)
+                .ok_or_else(|| document.missing(span, key, clause))
+        }
+        Ok(LogstoreDestination {
+            endpoint: needed(self.endpoint, "endpoint", span, document)?,
+            project: needed(self.project, "project", span, document)?,
+            logstore: needed(self.logstore, "logstore", span, document)?,
+            access_key_file: needed(self.access_key_file, "access-key-file", span, document)?.0,
+            ca_file: self.ca_file.map(|path| path.into_inner().0),
         })
     }
 }

@@ -5,22 +5,20 @@ use flowlog_client::ServiceUrl;
 use flowlog_model::field::DEFAULT_FIELDS;
 use flowlog_model::format::Format;
 use flowlog_model::input::{Document, InputError, Table};
-use flowlog_model::text::{Id, in_words};
+use flowlog_model::managed::{Logstore, Project};
+use flowlog_model::text::{Id, Text as _, in_words};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::Destination;
 use super::flow_logs::{FormatKind, RawDestination};
 use super::values::AnyPath;
+use super::{Destination, LogstoreDestination};
 
 /// What stands in the path of a managed destination for what differs by flow log.
 const PLACEHOLDERS: [&str; 3] = ["{project}", "{logstore}", "{flow-log-id}"];
 
 /// The one that is in every path, so that each flow log has a file or a folder of its own.
 const FLOW_LOG_ID: &str = PLACEHOLDERS[2];
-
-/// Where records of managed flow logs go unless the configuration says otherwise.
-const DEFAULT_PATH: &str = "/var/log/flowlog/{project}/{logstore}/{flow-log-id}.log";
 
 /// What stands for a project or a logstore where a flow log has none.
 const NONE: &str = "none";
@@ -34,7 +32,7 @@ const NONE: &str = "none";
 /// | `ca-file` | what the system trusts | a path, likewise: the authorities, in PEM, that may have signed the service's certificate |
 /// | `host-id` | the host's name | an [`Id`] |
 /// | `format` | `text` | `json`, `text`; for flow logs that have no format of their own |
-/// | `destination` | a file, `/var/log/flowlog/{project}/{logstore}/{flow-log-id}.log` | as a flow log's; its path has `{flow-log-id}` in it |
+/// | `destination` | the Log Service at `url` | as a flow log's; its path has `{flow-log-id}` in it. Of a Log Service the type alone, for project and logstore are the flow log's |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
     /// Where it is.
@@ -47,13 +45,18 @@ pub struct ServiceConfig {
     pub host_id: Option<String>,
     /// How a record becomes a line, where a flow log does not say it.
     pub format: Format,
-    /// Where the lines go.
+    /// Where the records go.
     pub destination: ManagedDestination,
 }
 
-/// A destination whose path has places for what differs by flow log.
+/// Where the records of the service's flow logs go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ManagedDestination(Destination);
+pub enum ManagedDestination {
+    /// To the project and the logstore that the flow log names, at the service.
+    LogService,
+    /// To a destination whose path has places for what differs by flow log.
+    Pattern(Destination),
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -82,7 +85,7 @@ pub(super) fn check(
             FormatKind::Json => Format::json(&DEFAULT_FIELDS),
         },
         destination: match raw.destination {
-            None => ManagedDestination::default(),
+            None => ManagedDestination::LogService,
             Some(destination) => destination_of(destination, document)?,
         },
     })
@@ -94,13 +97,16 @@ fn destination_of(
 ) -> Result<ManagedDestination, InputError> {
     let span = raw.span();
     let Table(raw) = raw.into_inner();
+    if raw.is_log_service_alone() {
+        return Ok(ManagedDestination::LogService);
+    }
     if let Some(path) = &raw.path {
         let text = path.get_ref().0.to_string_lossy();
         if let Err(clause) = check_placeholders(&text) {
             return Err(document.refuse(&path.span(), clause));
         }
     }
-    raw.check(&span, document).map(ManagedDestination)
+    raw.check(&span, document).map(ManagedDestination::Pattern)
 }
 
 /// What is allowed, unless the path is.
@@ -132,54 +138,72 @@ impl ServiceConfig {
     }
 }
 
-impl Default for ManagedDestination {
-    fn default() -> Self {
-        Self(Destination::File {
-            path: DEFAULT_PATH.into(),
-            max_size_bytes: super::flow_logs::DEFAULT_MAX_SIZE_BYTES,
-            max_files: super::flow_logs::FILES_OF_A_FILE.0,
-        })
-    }
-}
-
-impl ManagedDestination {
-    /// The destination as it is configured, placeholders and all.
-    #[must_use]
-    pub fn as_configured(&self) -> &Destination {
-        &self.0
-    }
-
-    /// The destination of a flow log; none if a name has what no part of a path should have.
-    #[must_use]
-    pub fn of(
+impl ServiceConfig {
+    /// The destination of a flow log's records.
+    ///
+    /// # Errors
+    ///
+    /// If the flow log names no project and logstore where those are needed, or a name has what no part of a path should have.
+    pub fn destination_of(
         &self,
         flow_log_id: &str,
         project: Option<&str>,
         logstore: Option<&str>,
-    ) -> Option<Destination> {
-        let values = [
-            project.unwrap_or(NONE),
-            logstore.unwrap_or(NONE),
-            flow_log_id,
-        ];
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        let is_part = |value: &&str| !value.is_empty() && value.chars().all(legal);
-        if !values.iter().all(is_part) {
-            return None;
-        }
-        let mut destination = self.0.clone();
-        match &mut destination {
-            Destination::Stdout => {}
-            Destination::File { path, .. } | Destination::Folder { path, .. } => {
-                let mut text = path.to_string_lossy().into_owned();
-                for (placeholder, value) in PLACEHOLDERS.iter().zip(values) {
-                    text = text.replace(placeholder, value);
-                }
-                *path = text.into();
+    ) -> Result<Destination, &'static str> {
+        match &self.destination {
+            ManagedDestination::LogService => {
+                let names = Option::zip(
+                    project.and_then(Project::from_text),
+                    logstore.and_then(Logstore::from_text),
+                );
+                let (project, logstore) =
+                    names.ok_or("it names no project and logstore for its records")?;
+                Ok(Destination::LogService(LogstoreDestination {
+                    endpoint: self.url.clone(),
+                    project,
+                    logstore,
+                    access_key_file: self.access_key_file.clone(),
+                    ca_file: self.ca_file.clone(),
+                }))
+            }
+            ManagedDestination::Pattern(pattern) => {
+                filled(pattern, flow_log_id, project, logstore).ok_or(
+                    "its project and logstore are no parts of a path: allowed are letters, digits, `-` and `_`",
+                )
             }
         }
-        Some(destination)
     }
+}
+
+/// The destination of a flow log by a pattern; none if a name has what no part of a path should have.
+fn filled(
+    pattern: &Destination,
+    flow_log_id: &str,
+    project: Option<&str>,
+    logstore: Option<&str>,
+) -> Option<Destination> {
+    let values = [
+        project.unwrap_or(NONE),
+        logstore.unwrap_or(NONE),
+        flow_log_id,
+    ];
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let is_part = |value: &&str| !value.is_empty() && value.chars().all(legal);
+    if !values.iter().all(is_part) {
+        return None;
+    }
+    let mut destination = pattern.clone();
+    match &mut destination {
+        Destination::Stdout | Destination::LogService(_) => {}
+        Destination::File { path, .. } | Destination::Folder { path, .. } => {
+            let mut text = path.to_string_lossy().into_owned();
+            for (placeholder, value) in PLACEHOLDERS.iter().zip(values) {
+                text = text.replace(placeholder, value);
+            }
+            *path = text.into();
+        }
+    }
+    Some(destination)
 }
 
 #[cfg(test)]
@@ -199,7 +223,7 @@ mod tests {
             Destination::File { path, .. } | Destination::Folder { path, .. } => {
                 path.to_str().unwrap()
             }
-            Destination::Stdout => "",
+            Destination::Stdout | Destination::LogService(_) => "",
         }
     }
 
@@ -210,9 +234,10 @@ mod tests {
         assert_eq!(config.access_key_file, Path::new("key.json"));
         assert_eq!((config.ca_file, config.host_id), (None, None));
         assert_eq!(config.format, Format::text(&DEFAULT_FIELDS));
-        let all = "destination = { type = 'file', path = '/var/log/flowlog/{project}/{logstore}/{flow-log-id}.log' }";
-        let same = service(&format!("{LEAST}{all}\n")).unwrap();
-        assert_eq!(config.destination, same.destination);
+        assert_eq!(config.destination, ManagedDestination::LogService);
+        let same = "destination = { type = 'log-service' }";
+        let same = service(&format!("{LEAST}{same}\n")).unwrap();
+        assert_eq!(same.destination, ManagedDestination::LogService);
     }
 
     #[test]
@@ -230,16 +255,16 @@ mod tests {
             path: "/a/{flow-log-id}".into(),
             max_files: 3,
         };
-        assert_eq!(config.destination.as_configured(), &folder);
+        assert_eq!(config.destination, ManagedDestination::Pattern(folder));
     }
 
     #[test]
     fn each_flow_log_has_a_place_of_its_own() {
-        let destination = ManagedDestination::default();
+        let pattern = "destination = { type = 'file', path = '/var/log/flowlog/{project}/{logstore}/{flow-log-id}.log' }";
+        let config = service(&format!("{LEAST}{pattern}\n")).unwrap();
         let of = |id, project, logstore| {
-            destination
-                .of(id, project, logstore)
-                .map(|destination| path(&destination).to_owned())
+            let destination = config.destination_of(id, project, logstore).ok();
+            destination.map(|destination| path(&destination).to_owned())
         };
         assert_eq!(
             of("fl-1", Some("p-1"), Some("l_1")).unwrap(),
@@ -253,6 +278,26 @@ mod tests {
             assert_eq!(of("fl-1", Some(bad), Some("l")), None, "{bad:?}");
             assert_eq!(of("fl-1", Some("p"), Some(bad)), None, "{bad:?}");
             assert_eq!(of(bad, Some("p"), Some("l")), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn records_go_to_the_logstore_that_the_flow_log_names() {
+        let config = service(LEAST).unwrap();
+        let destination = config.destination_of("fl-1", Some("p-1"), Some("l_1"));
+        assert_eq!(
+            destination.unwrap().to_string(),
+            "p-1/l_1 at http://127.0.0.1:8080"
+        );
+        for (project, logstore) in [
+            (None, Some("l_1")),
+            (Some("p-1"), None),
+            (Some("P"), Some("l_1")),
+        ] {
+            assert_eq!(
+                config.destination_of("fl-1", project, logstore),
+                Err("it names no project and logstore for its records")
+            );
         }
     }
 

@@ -203,6 +203,68 @@ fn folder_destination_has_a_default() {
 }
 
 #[test]
+fn logstore_destination_names_all_that_it_takes() {
+    let parsed = |rest: &str| {
+        let rest = format!("destination = {{ type = 'log-service'{rest} }}");
+        // Flow logs can share it.
+        let text = format!("{HEAD}{}{}", flow_log("one", &rest), flow_log("two", &rest));
+        Config::parse(&text, "agent.toml").map_err(|error| error.to_string())
+    };
+    let least = ", endpoint = 'https://log.example', project = 'net', logstore = 'flow_s', access-key-file = '/k.json'";
+    let logstore =
+        |rest: &str| match &parsed(&format!("{least}{rest}")).unwrap().flow_logs[1].destination {
+            Destination::LogService(logstore) => logstore.clone(),
+            other => panic!("{other:?}"),
+        };
+    let found = logstore("");
+    assert_eq!(
+        Destination::LogService(found.clone()).to_string(),
+        "net/flow_s at https://log.example:443"
+    );
+    assert_eq!(found.access_key_file, Path::new("/k.json"));
+    assert_eq!(found.ca_file, None);
+    let found = logstore(", ca-file = '/ca.pem'");
+    assert_eq!(found.ca_file.as_deref(), Some(Path::new("/ca.pem")));
+    for key in ["endpoint", "project", "logstore", "access-key-file"] {
+        let rest: String = least
+            .split(", ")
+            .filter(|part| !part.is_empty() && !part.starts_with(&format!("{key} ")))
+            .map(|part| format!(", {part}"))
+            .collect();
+        let said = parsed(&rest).unwrap_err();
+        let expected =
+            format!("`{key}` is missing: a destination with type = \"log-service\" needs it");
+        assert!(said.ends_with(&expected), "{said}");
+    }
+    for (rest, expected) in [
+        (
+            ", path = '/a'",
+            "it is allowed with type = \"file\" and type = \"folder\" alone",
+        ),
+        (
+            ", max-size = '1MiB'",
+            "it is allowed with type = \"file\" alone",
+        ),
+    ] {
+        let said = parsed(&format!("{least}{rest}")).unwrap_err();
+        assert!(said.ends_with(expected), "{said}");
+    }
+    let said = parsed(&least.replace("'net'", "'Net'")).unwrap_err();
+    assert!(said.contains("allowed are 3 to 63 of a-z"), "{said}");
+    let file = flow_log(
+        "one",
+        "destination = { type = 'stdout', endpoint = 'http://a' }",
+    );
+    let said = Config::parse(&format!("{HEAD}{file}"), "agent.toml")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        said.ends_with("it is allowed with type = \"log-service\" alone"),
+        "{said}"
+    );
+}
+
+#[test]
 fn stdout_is_shared_and_files_and_folders_are_not() {
     let stdout = "destination.type = 'stdout'";
     parse(&format!(
@@ -401,7 +463,7 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             destination("type = 'kafka'"),
-            "6: `type` is 'kafka': allowed are stdout, file and folder",
+            "6: `type` is 'kafka': allowed are stdout, file, folder and log-service",
         ),
         (
             destination("path = '/a'"),
@@ -469,7 +531,8 @@ fn bad_values() -> Vec<(String, &'static str)> {
         ),
         (
             destination("type = 'file', path = '/a', compress = true"),
-            "6: `compress` is not known here: allowed are type, path, max-size and max-files",
+            "6: `compress` is not known here: allowed are type, path, max-size, max-files, endpoint, project, logstore, access-key-file \
+             and ca-file",
         ),
     ]
 }
@@ -541,7 +604,7 @@ fn sample_with_every_comment_that_is_a_setting_is_valid() {
     let mut without_examples = whole.clone();
     without_examples.metrics = sample.metrics;
     let service = without_examples.service.take().unwrap();
-    let default = ManagedDestination::default();
+    let default = ManagedDestination::LogService;
     assert_eq!(service.destination, default, "the sample shows the default");
     without_examples.flow_logs[0].format = sample.flow_logs[0].format.clone();
     without_examples.flow_logs[0].flow_log.description = None;

@@ -79,7 +79,7 @@ impl Taken {
 
 fn path(destination: &Destination) -> Option<&Path> {
     match destination {
-        Destination::Stdout => None,
+        Destination::Stdout | Destination::LogService(_) => None,
         Destination::File { path, .. } | Destination::Folder { path, .. } => Some(path),
     }
 }
@@ -89,10 +89,7 @@ fn flow_log(desired: &DesiredFlowLog, config: &ServiceConfig) -> Result<FlowLogC
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let (project, logstore) = (given(&desired.project), given(&desired.logstore));
     let id = desired.flow_log_id.as_str();
-    let destination = config
-        .destination
-        .of(id, project.as_deref(), logstore.as_deref())
-        .ok_or("its project and logstore are no parts of a path: allowed are letters, digits, `-` and `_`")?;
+    let destination = config.destination_of(id, project.as_deref(), logstore.as_deref())?;
     let format = match &desired.log_format {
         None => config.format.clone(),
         Some(template) => Format::template(template).map_err(|error| error.to_string())?,

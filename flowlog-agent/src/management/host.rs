@@ -8,7 +8,7 @@ const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 const NAMELESS: &str = "host";
 
 /// The host's name, as an [`Id`].
-pub(super) fn name() -> String {
+pub(crate) fn name() -> String {
     as_id(&std::fs::read_to_string(HOST_NAME).unwrap_or_default())
 }
 

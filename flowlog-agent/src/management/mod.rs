@@ -9,7 +9,7 @@
 //! The loop owns all but the tasks. A desired state comes to it whole, through a slot of one, in which a newer state takes the place of
 //! one that was not followed yet; reports go the other way in the same manner. So neither side waits for the other.
 mod flow_logs;
-mod host;
+pub(crate) mod host;
 mod link;
 
 use std::{

@@ -6,6 +6,7 @@
 //! | standard output | the window is delivered again from its beginning; `batch-id` tells a reader what it has already | it goes on where it stopped |
 //! | file | what there was of the window is taken away, and it is delivered again | likewise |
 //! | folder | the window's file was not there yet, or is replaced by itself | likewise |
+//! | Log Service | the window is delivered again from its beginning; batches that are there are not stored again | likewise |
 mod attempts;
 mod cursor;
 mod delivery;
@@ -13,6 +14,7 @@ mod disk;
 mod file;
 mod folder;
 mod lines;
+mod log_service;
 mod stdout;
 mod stored;
 mod table;
@@ -36,7 +38,8 @@ use backon::ExponentialBuilder;
 use flowlog_model::{flow_log::FlowLog, format::Format};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::config::Destination;
+use crate::clock::Clock;
+use crate::config::{Destination, LogstoreDestination};
 use attempts::{Closing, PAUSES};
 pub(crate) use cursor::CursorStore;
 pub(crate) use delivery::Delivery;
@@ -114,6 +117,7 @@ enum Target {
     Stdout,
     File(PathBuf),
     Folder(PathBuf),
+    LogService(LogstoreDestination),
 }
 
 struct Sink {
@@ -138,6 +142,8 @@ pub(crate) struct Sinks {
     events: UnboundedSender<SinkEvent>,
     closing: Arc<Closing>,
     pauses: ExponentialBuilder,
+    /// Requests say when they are sent.
+    clock: Clock,
     /// Every thread has a copy, which goes with the thread.
     running: mpsc::Sender<Infallible>,
     ended: mpsc::Receiver<Infallible>,
@@ -146,7 +152,11 @@ pub(crate) struct Sinks {
 impl Sinks {
     /// No sinks yet; each is opened with its first window.
     #[must_use]
-    pub(crate) fn new(events: UnboundedSender<SinkEvent>, cursors: Arc<dyn CursorStore>) -> Self {
+    pub(crate) fn new(
+        events: UnboundedSender<SinkEvent>,
+        cursors: Arc<dyn CursorStore>,
+        clock: Clock,
+    ) -> Self {
         let (running, ended) = mpsc::channel();
         Self {
             sinks: HashMap::new(),
@@ -155,6 +165,7 @@ impl Sinks {
             events,
             closing: Arc::default(),
             pauses: PAUSES,
+            clock,
             running,
             ended,
         }
@@ -190,7 +201,10 @@ impl Sinks {
     ) -> io::Result<()> {
         let target = target(&output.destination);
         if !self.sinks.contains_key(&target) {
-            self.start(target.clone(), Device::open(&output.destination)?)?;
+            self.start(
+                target.clone(),
+                Device::open(&output.destination, self.clock)?,
+            )?;
         }
         let left = &self
             .served
@@ -226,6 +240,7 @@ impl Sinks {
             Target::Stdout => "sink-stdout",
             Target::File(_) => "sink-file",
             Target::Folder(_) => "sink-folder",
+            Target::LogService(_) => "sink-logs",
         };
         let running = self.running.clone();
         let thread = thread::Builder::new()
@@ -288,5 +303,6 @@ fn target(destination: &Destination) -> Target {
         Destination::Stdout => Target::Stdout,
         Destination::File { path, .. } => Target::File(path.clone()),
         Destination::Folder { path, .. } => Target::Folder(path.clone()),
+        Destination::LogService(logstore) => Target::LogService(logstore.clone()),
     }
 }

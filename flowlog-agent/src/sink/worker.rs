@@ -20,10 +20,11 @@ use super::{
     file::RotatingFile,
     folder::{Folder, file_name},
     lines,
+    log_service::LogServiceSink,
     stdout::Stdout,
     table,
 };
-use crate::{config::Destination, failpoint};
+use crate::{clock::Clock, config::Destination, failpoint};
 
 /// A window for a flow log.
 pub(super) struct Job {
@@ -44,10 +45,11 @@ pub(super) enum Device {
     Stdout(Stdout),
     File(RotatingFile),
     Folder(Folder),
+    LogService(Box<LogServiceSink>),
 }
 
 impl Device {
-    pub(super) fn open(destination: &Destination) -> io::Result<Self> {
+    pub(super) fn open(destination: &Destination, clock: Clock) -> io::Result<Self> {
         Ok(match destination {
             Destination::Stdout => Self::Stdout(Stdout::open()?),
             Destination::File {
@@ -58,13 +60,16 @@ impl Device {
             Destination::Folder { path, max_files } => {
                 Self::Folder(Folder::new(path.clone(), *max_files))
             }
+            Destination::LogService(logstore) => {
+                Self::LogService(Box::new(LogServiceSink::open(logstore.clone(), clock)?))
+            }
         })
     }
 
     /// Begins a window, with nothing of it there. Gives the position from which it goes on.
     fn begin(&mut self, job: &Job, at: &Position) -> io::Result<Position> {
         match self {
-            Self::Stdout(_) => Ok(Position::Nothing),
+            Self::Stdout(_) | Self::LogService(_) => Ok(Position::Nothing),
             Self::File(file) => file.begin(at),
             Self::Folder(folder) => {
                 let is_json =
@@ -81,6 +86,7 @@ impl Device {
             Self::Stdout(stdout) => stdout.write(lines, attempts),
             Self::File(file) => file.write(lines),
             Self::Folder(folder) => folder.write(lines),
+            Self::LogService(_) => Err(io::Error::other("a logstore takes records, not lines")),
         }
     }
 
@@ -90,6 +96,8 @@ impl Device {
             Self::Stdout(stdout) => stdout.flush().map(|()| Position::Nothing),
             Self::File(file) => file.commit(),
             Self::Folder(folder) => folder.commit().map(|()| Position::Nothing),
+            // What was put is stored.
+            Self::LogService(_) => Ok(Position::Nothing),
         }
     }
 }
@@ -212,12 +220,19 @@ fn attempt(
     }
     failpoint::reached("delivery-begun");
     let flow_log = &job.output.flow_log;
-    let mut write_lines = |lines: &[u8]| device.write(lines, attempts);
-    let written = match &job.output.rendering {
-        Rendering::Lines(format) => {
-            lines::write(&*job.delivery, flow_log, format, &mut write_lines)?
+    let delivery = &*job.delivery;
+    let written = match (&mut *device, &job.output.rendering) {
+        (Device::LogService(logstore), Rendering::Lines(format)) => {
+            logstore.deliver(delivery, flow_log, format, attempts)?
         }
-        Rendering::Table => table::write(&*job.delivery, flow_log, &mut write_lines)?,
+        (device, Rendering::Lines(format)) => {
+            let mut write_lines = |lines: &[u8]| device.write(lines, attempts);
+            lines::write(delivery, flow_log, format, &mut write_lines)?
+        }
+        (device, Rendering::Table) => {
+            let mut write_lines = |lines: &[u8]| device.write(lines, attempts);
+            table::write(delivery, flow_log, &mut write_lines)?
+        }
     };
     failpoint::reached("delivery-written");
     cursor.position = device.commit()?;

@@ -7,6 +7,8 @@ mod interfaces;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod place;
 #[cfg(test)]
 mod refusals;

@@ -5,9 +5,10 @@ use std::{
     path::{Path, PathBuf},
     process::{ChildStdout, Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use flowlog_client::{AccessKey, Client, LogCall};
 use flowlog_tests::{
     agent::{
         AgentPlan, AgentProcess, Direction, EniPlan, LogStatus, PATIENCE, Record, Volume,
@@ -97,6 +98,20 @@ impl Place {
         transport: Transport,
         inventory: impl FnOnce(&VethPair, Vec<EniPlan>) -> Vec<EniPlan>,
     ) -> Self {
+        Self::delivering(transport, inventory, to_files)
+    }
+
+    /// With an agent that delivers to the logstore that a flow log names.
+    pub(crate) fn with_logs() -> Self {
+        Self::delivering(Transport::Http, |_, enis| enis, |_| String::new())
+    }
+
+    /// `destination` is what the agent's table on the service says of where records go, for files in a folder.
+    fn delivering(
+        transport: Transport,
+        inventory: impl FnOnce(&VethPair, Vec<EniPlan>) -> Vec<EniPlan>,
+        destination: fn(&Path) -> String,
+    ) -> Self {
         let namespace = |label| Namespace::create(label).expect("a namespace");
         let (left, right, host) = (namespace("left"), namespace("right"), namespace("host"));
         let pair = VethPair::create(VethPlan::between(&left, &right)).expect("a pair");
@@ -126,7 +141,7 @@ impl Place {
             flow_logs: Vec::new(),
             output: None,
             namespace: Some(host.clone()),
-            extra: agent_service(&key, folder.path(), transport),
+            extra: agent_service(&key, &destination(folder.path()), transport),
             ..AgentPlan::capturing(inventory(&pair, enis))
         };
         Self {
@@ -244,6 +259,41 @@ impl Place {
         assert_eq!(found.get(), expected, "of {eni} {direction:?}");
     }
 
+    /// A request to the Log Service with the administrator's access key, and what it answers.
+    pub(crate) fn search(&self, logstore: &str, query: &Value) -> Result<Value, String> {
+        let key = self.folder.path().join("state/administrator.json");
+        let ask = || {
+            let key = AccessKey::load(&key).map_err(|error| error.to_string())?;
+            let url = self.transport.url().parse().expect("a URL");
+            let client = Client::new(url, key, None).map_err(|error| error.to_string())?;
+            let body = query.to_string();
+            let call = LogCall {
+                method: "POST",
+                project: Some("p-one"),
+                path: &format!("/logstores/{logstore}/logs"),
+                query: &[],
+                headers: &[
+                    ("content-type", "application/json"),
+                    ("x-log-bodyrawsize", "0"),
+                ],
+                body: body.as_bytes(),
+                patience: PATIENCE,
+                max_answer_bytes: 16 << 20,
+            };
+            let wall = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .expect("a time after 1970");
+            let answer = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime")
+                .block_on(client.send_log(&call, wall));
+            let answer = answer.map_err(|error| error.to_string())?;
+            answer.json().map_err(|error| error.to_string())
+        };
+        self.host.enter(ask).expect("the host")
+    }
+
     /// Kills the service.
     pub(crate) fn kill_service(&mut self) {
         // Dropping the process kills it.
@@ -318,17 +368,20 @@ impl Drop for Service {
 }
 
 /// The agent's table on the service.
-fn agent_service(key: &Path, folder: &Path, transport: Transport) -> String {
-    let records = folder.join("records/{project}/{logstore}/{flow-log-id}.log");
+fn agent_service(key: &Path, destination: &str, transport: Transport) -> String {
     let url = transport.url();
     let ca_file = match transport {
         Transport::Http => String::new(),
         Transport::Https => format!("ca-file = {CERTIFICATE:?}\n"),
     };
     format!(
-        "[service]\nurl = {url:?}\n{ca_file}access-key-file = {key:?}\nhost-id = \"host-1\"\nformat = \"json\"\n\
-         destination = {{ type = \"file\", path = {records:?} }}\n"
+        "[service]\nurl = {url:?}\n{ca_file}access-key-file = {key:?}\nhost-id = \"host-1\"\nformat = \"json\"\n{destination}"
     )
+}
+
+fn to_files(folder: &Path) -> String {
+    let records = folder.join("records/{project}/{logstore}/{flow-log-id}.log");
+    format!("destination = {{ type = \"file\", path = {records:?} }}\n")
 }
 
 fn key_file(folder: &Path) -> PathBuf {

@@ -1,0 +1,195 @@
+//! A logstore of a Log Service, ours or the product's, by its API.
+//!
+//! A put has at most 4,096 records and 3 MB, which is what the product documents. It carries the identity of its batch as a tag, which
+//! is the same each time that the window is delivered. Our Log Service stores a batch once; the product's stores it again after a put
+//! whose answer was lost, with the tag to tell it by.
+use std::{io, time::Duration};
+
+use flowlog_client::{AccessKey, Client, ClientError, LogCall};
+use flowlog_model::{
+    flow_log::FlowLog,
+    format::Format,
+    log_group::{BATCH_ID_TAG, DOCUMENTED_LOGS, DOCUMENTED_RAW_BYTES, GroupWriter, compress},
+    record::Record,
+};
+use tokio::runtime::Runtime;
+
+use super::{
+    Written,
+    attempts::Attempts,
+    delivery::{Batches, Delivery},
+};
+use crate::{clock::Clock, config::LogstoreDestination, management::host};
+
+/// How long a put may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Most bytes of an answer: nothing, or an error.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+
+/// When the records of a put have as many bytes, it is full. There is room left for another record, which has 22 fields at most with
+/// identifiers of 64 characters at most, and for topic, source and tags.
+const MAX_GROUP_BYTES: usize = DOCUMENTED_RAW_BYTES - 8192;
+
+/// A logstore.
+pub(super) struct LogServiceSink {
+    destination: LogstoreDestination,
+    path: String,
+    /// What `__source__` is.
+    source: String,
+    runtime: Runtime,
+    clock: Clock,
+    /// None before the first put, and after one that was refused: then the access key is read anew.
+    client: Option<Client>,
+}
+
+impl LogServiceSink {
+    /// Nothing is read or sent yet.
+    pub(super) fn open(destination: LogstoreDestination, clock: Clock) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            path: format!("/logstores/{}/shards/lb", destination.logstore),
+            destination,
+            source: host::name(),
+            runtime,
+            clock,
+            client: None,
+        })
+    }
+
+    /// Puts the records of a window. All of them are stored when it returns; after an error it begins with the first.
+    pub(super) fn deliver(
+        &mut self,
+        delivery: &dyn Delivery,
+        flow_log: &FlowLog,
+        format: &Format,
+        attempts: &Attempts<'_>,
+    ) -> io::Result<Written> {
+        let source = self.source.clone();
+        let mut puts = Puts {
+            batches: Batches::new(flow_log, delivery.identity()),
+            group: GroupWriter::new(format.clone()),
+            batch: String::new(),
+            part: 0,
+            written: Written::default(),
+            result: Ok(()),
+            put: |group: &[u8]| {
+                attempts.check_not_over()?;
+                self.put(group)
+            },
+            source,
+        };
+        let rendered = delivery.render(flow_log, &mut |record| puts.add(record));
+        puts.finish(rendered)
+    }
+
+    fn put(&mut self, group: &[u8]) -> io::Result<()> {
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => self.connect()?,
+        };
+        let raw_bytes = group.len().to_string();
+        let body = compress(group);
+        let call = LogCall {
+            method: "POST",
+            project: Some(self.destination.project.as_str()),
+            path: &self.path,
+            query: &[],
+            headers: &[
+                ("content-type", "application/x-protobuf"),
+                ("x-log-bodyrawsize", &raw_bytes),
+                ("x-log-compresstype", "lz4"),
+            ],
+            body: &body,
+            patience: PATIENCE,
+            max_answer_bytes: MAX_ANSWER_BYTES,
+        };
+        self.runtime
+            .block_on(client.send_log(&call, self.clock.now().wall))
+            .map_err(told)?;
+        self.client = Some(client);
+        Ok(())
+    }
+
+    fn connect(&self) -> io::Result<Client> {
+        let LogstoreDestination {
+            endpoint,
+            access_key_file,
+            ca_file,
+            ..
+        } = &self.destination;
+        let key = AccessKey::load(access_key_file).map_err(io::Error::other)?;
+        Client::new(endpoint.clone(), key, ca_file.as_deref()).map_err(io::Error::other)
+    }
+}
+
+fn told(error: ClientError) -> io::Error {
+    io::Error::other(error)
+}
+
+/// Cuts a window's records into puts.
+struct Puts<P> {
+    batches: Batches,
+    group: GroupWriter,
+    /// Identity of the batch of what is in the group.
+    batch: String,
+    /// How many puts of that batch were made already, because its records are long.
+    part: u32,
+    written: Written,
+    result: io::Result<()>,
+    put: P,
+    source: String,
+}
+
+impl<P: FnMut(&[u8]) -> io::Result<()>> Puts<P> {
+    /// Adds a record. After an error, the others are let go.
+    fn add(&mut self, record: &Record<'_>) {
+        if self.result.is_err() {
+            return;
+        }
+        let batch = self.batches.of_next();
+        if batch != self.batch {
+            let batch = batch.to_owned();
+            self.put();
+            self.batch = batch;
+            self.part = 0;
+        }
+        self.group.write(record);
+        self.written.records += 1;
+        let is_full =
+            self.group.count() >= DOCUMENTED_LOGS || self.group.bytes() >= MAX_GROUP_BYTES;
+        if is_full {
+            self.put();
+            self.part += 1;
+        }
+    }
+
+    fn put(&mut self) {
+        if self.result.is_err() || self.group.count() == 0 {
+            return;
+        }
+        let identity = match self.part {
+            0 => self.batch.clone(),
+            part => format!("{}.{part}", self.batch),
+        };
+        let group = self
+            .group
+            .finish(&self.source, &[(BATCH_ID_TAG, &identity)]);
+        self.written.bytes += group.len() as u64;
+        self.result = (self.put)(&group);
+    }
+
+    /// Puts what is left, if all was rendered.
+    fn finish(mut self, rendered: io::Result<u64>) -> io::Result<Written> {
+        if rendered.is_ok() {
+            self.put();
+        }
+        self.written.dropped_late = self.result.and(rendered)?;
+        Ok(self.written)
+    }
+}
+
+#[cfg(test)]
+mod tests;
