@@ -111,6 +111,30 @@ impl Sessions {
         Ok(swept.removed)
     }
 
+    /// Makes the sessions of one slot known in another too, unless it has them; how many it had not.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, which may have room for some of them alone.
+    pub fn copy(&mut self, from: u32, to: u32) -> Result<u64, BpfError> {
+        let failed = || BpfError::map("copy the sessions of an ENI");
+        let map = self.sessions.as_fd();
+        let mut reader = BatchReader::<SessionKey, Session>::new(map, BATCH);
+        let mut copied = 0;
+        loop {
+            let (keys, sessions) = reader.next().map_err(failed())?;
+            if keys.is_empty() {
+                return Ok(copied);
+            }
+            for (key, session) in keys.iter().zip(sessions) {
+                if key.eni == from {
+                    let key = SessionKey { eni: to, ..*key };
+                    copied += u64::from(sys::map_insert(map, &key, session).map_err(failed())?);
+                }
+            }
+        }
+    }
+
     fn remove_if(
         &self,
         is_removed: impl Fn(&SessionKey, &Session) -> bool,
@@ -164,6 +188,86 @@ mod tests {
     use flowlog_model::security_group::session::Stage;
 
     use super::*;
+    use crate::bpf::testing::TestPins;
+
+    fn key(slot: u32, port: u8) -> SessionKey {
+        SessionKey {
+            eni: slot,
+            protocol: port,
+            ..SessionKey::default()
+        }
+    }
+
+    fn session(last_packet: u64) -> Session {
+        Session {
+            last_packet,
+            ..Session::default()
+        }
+    }
+
+    /// Last packets of the sessions with these keys.
+    fn last_packets(sessions: &Sessions, keys: &[SessionKey]) -> Vec<Option<u64>> {
+        let map = sessions.sessions.as_fd();
+        let last = |key| {
+            Some(
+                sys::map_lookup::<_, Session>(map, key)
+                    .unwrap()?
+                    .last_packet,
+            )
+        };
+        keys.iter().map(last).collect()
+    }
+
+    #[test]
+    fn sessions_are_known_in_another_slot_too_unless_it_has_them() {
+        let Some(pins) = TestPins::new() else { return };
+        let mut sessions = Sessions::create(pins.path(), 6).unwrap();
+        let known = [
+            (key(1, 6), 10),
+            (key(1, 17), 20),
+            (key(3, 6), 30),
+            (key(2, 17), 40),
+        ];
+        for (key, last) in known {
+            let map = sessions.sessions.as_fd();
+            sys::map_update(map, &key, &session(last)).unwrap();
+        }
+        assert_eq!(sessions.copy(1, 2).unwrap(), 1);
+        assert_eq!(sessions.copy(1, 2).unwrap(), 0);
+        assert_eq!(sessions.copy(9, 2).unwrap(), 0);
+        let all = [key(1, 6), key(1, 17), key(2, 6), key(2, 17), key(3, 6)];
+        let told = [Some(10), Some(20), Some(10), Some(40), Some(30)];
+        assert_eq!(last_packets(&sessions, &all), told);
+        assert_eq!(sessions.remove_of(1).unwrap(), 2);
+        let told = [None, None, Some(10), Some(40), Some(30)];
+        assert_eq!(last_packets(&sessions, &all), told);
+        // There is room for three more, and none is lost for the others.
+        sessions.copy(2, 4).unwrap();
+        sessions.copy(3, 5).unwrap();
+        sessions.copy(2, 6).unwrap_err();
+        assert_eq!(last_packets(&sessions, &all), told);
+    }
+
+    /// A kernel that cannot take an element in one step takes it in two.
+    #[test]
+    fn an_element_is_taken_alike_in_one_step_and_in_two() {
+        let Some(pins) = TestPins::new() else { return };
+        let sessions = Sessions::create(pins.path(), 4).unwrap();
+        let map = sessions.sessions.as_fd();
+        for take in [
+            sys::map_take_at_once::<SessionKey, Session>,
+            sys::map_take_in_two_steps,
+            sys::map_take,
+        ] {
+            for port in [6, 17] {
+                sys::map_update(map, &key(1, port), &session(port.into())).unwrap();
+            }
+            assert_eq!(take(map, &key(1, 6)).unwrap(), Some(session(6)));
+            assert_eq!(take(map, &key(1, 6)).unwrap(), None);
+            let left = last_packets(&sessions, &[key(1, 6), key(1, 17)]);
+            assert_eq!(left, [None, Some(17)]);
+        }
+    }
 
     #[test]
     fn a_session_is_over_when_the_reference_says_so() {

@@ -16,7 +16,7 @@ use std::{
     path::Path,
 };
 
-pub(super) use batch::{BATCH, BatchReader, read_all, update_all};
+pub(super) use batch::{BATCH, BatchReader, can_update_batch, read_all, update_all};
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
@@ -261,12 +261,23 @@ pub(super) fn map_insert<K: MapData, V: MapData>(
     }
 }
 
-/// Deletes one element of a hash and gives its last value; `None` if there is none.
+/// Deletes one element of a hash and gives its last value; `None` if there is none. Where the kernel cannot do that in one step (before
+/// Linux 5.14), what is written in between is deleted unread.
 ///
 /// # Errors
 ///
-/// The kernel's: `EINVAL` or `ENOTSUPP` before Linux 5.14.
+/// The kernel's.
 pub(super) fn map_take<K: MapData, V: MapData>(
+    map: BorrowedFd<'_>,
+    key: &K,
+) -> io::Result<Option<V>> {
+    match map_take_at_once(map, key) {
+        Err(error) if is_unsupported(&error) => map_take_in_two_steps(map, key),
+        result => result,
+    }
+}
+
+pub(super) fn map_take_at_once<K: MapData, V: MapData>(
     map: BorrowedFd<'_>,
     key: &K,
 ) -> io::Result<Option<V>> {
@@ -277,6 +288,42 @@ pub(super) fn map_take<K: MapData, V: MapData>(
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+pub(super) fn map_take_in_two_steps<K: MapData, V: MapData>(
+    map: BorrowedFd<'_>,
+    key: &K,
+) -> io::Result<Option<V>> {
+    let value = map_lookup(map, key)?;
+    if value.is_some() {
+        map_delete(map, key)?;
+    }
+    Ok(value)
+}
+
+/// Whether the kernel can take an element of a hash in one step.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(super) fn can_take() -> io::Result<bool> {
+    let map = map_create::<u32, u32>(MAP_TYPE_HASH, 1, "flowlog_try")?;
+    match map_take_at_once::<u32, u32>(map.as_fd(), &0) {
+        Ok(_) => Ok(true),
+        Err(error) if is_unsupported(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an error says that the kernel does not know a command, or not for this type of map. It may say something else too: then what is
+/// done in its place fails for that reason.
+fn is_unsupported(error: &io::Error) -> bool {
+    /// The kernel's own number of include/linux/errno.h, which is not meant for user space and comes there all the same.
+    const ENOTSUPP: i32 = 524;
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP)
+    )
 }
 
 #[repr(C)]

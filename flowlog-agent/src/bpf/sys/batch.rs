@@ -4,7 +4,7 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
-use super::{MapData, bpf};
+use super::{MapData, bpf, is_unsupported, map_update};
 
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
@@ -122,12 +122,39 @@ pub(in crate::bpf) fn read_all<K: MapData, V: MapData>(
     }
 }
 
-/// Writes elements by one system call. Of a map of maps, whose values are descriptors, the kernel waits for running programs once.
+/// Writes elements by one system call, or, where the kernel cannot (maps of maps before Linux 5.19), by one for each. Of a map of maps,
+/// whose values are descriptors, the kernel waits for running programs after each call.
+///
+/// # Errors
+///
+/// The kernel's. What comes before the element that fails is written.
+pub(in crate::bpf) fn update_all<K: MapData, V: MapData>(
+    map: BorrowedFd<'_>,
+    elements: &[(K, V)],
+) -> io::Result<()> {
+    match update_batch(map, elements) {
+        Err(error) if is_unsupported(&error) => update_each(map, elements),
+        result => result,
+    }
+}
+
+/// Writes elements by one system call; whether the kernel can do so with such a map.
 ///
 /// # Errors
 ///
 /// The kernel's.
-pub(in crate::bpf) fn update_all<K: MapData, V: MapData>(
+pub(in crate::bpf) fn can_update_batch<K: MapData, V: MapData>(
+    map: BorrowedFd<'_>,
+    elements: &[(K, V)],
+) -> io::Result<bool> {
+    match update_batch(map, elements) {
+        Ok(()) => Ok(true),
+        Err(error) if is_unsupported(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn update_batch<K: MapData, V: MapData>(
     map: BorrowedFd<'_>,
     elements: &[(K, V)],
 ) -> io::Result<()> {
@@ -146,4 +173,74 @@ pub(in crate::bpf) fn update_all<K: MapData, V: MapData>(
         flags: 0,
     };
     bpf(BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
+}
+
+/// Likewise, by a system call for each element.
+fn update_each<K: MapData, V: MapData>(map: BorrowedFd<'_>, elements: &[(K, V)]) -> io::Result<()> {
+    elements
+        .iter()
+        .try_for_each(|(key, value)| map_update(map, key, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd as _, OwnedFd};
+
+    use super::*;
+    use crate::bpf::{
+        sys::{self, MAP_TYPE_ARRAY, MAP_TYPE_HASH},
+        testing::TestPins,
+    };
+
+    fn inner() -> OwnedFd {
+        sys::map_create::<u32, u32>(MAP_TYPE_ARRAY, 1, "flowlog_test").unwrap()
+    }
+
+    fn outer() -> OwnedFd {
+        sys::crafted::array_of_maps(inner().as_fd(), 3).unwrap()
+    }
+
+    fn ids(outer: &OwnedFd) -> [Option<u32>; 3] {
+        [0, 1, 2].map(|index| sys::map_lookup(outer.as_fd(), &index).unwrap())
+    }
+
+    /// What is written one by one is what is written at once, in maps and in maps of maps.
+    #[test]
+    fn what_cannot_be_written_at_once_is_written_one_by_one() {
+        let Some(_root) = TestPins::new() else { return };
+        let maps = [inner(), inner()];
+        let [one, two] = maps.each_ref().map(|map| map.as_raw_fd() as u32);
+        let [first, second] = maps
+            .each_ref()
+            .map(|map| Some(sys::map_info(map.as_fd()).unwrap().id));
+        for write in [update_batch::<u32, u32>, update_each, update_all] {
+            let hash = sys::map_create::<u32, u32>(MAP_TYPE_HASH, 4, "flowlog_test").unwrap();
+            write(hash.as_fd(), &[(7, 70), (9, 90), (7, 71)]).unwrap();
+            let found =
+                [7, 8, 9].map(|key| sys::map_lookup::<u32, u32>(hash.as_fd(), &key).unwrap());
+            assert_eq!(found, [Some(71), None, Some(90)]);
+            let outer = outer();
+            write(outer.as_fd(), &[(0, one), (2, two)]).unwrap();
+            assert_eq!(ids(&outer), [first, None, second]);
+            write(outer.as_fd(), &[(2, one)]).unwrap();
+            assert_eq!(ids(&outer), [first, None, first]);
+            write(outer.as_fd(), &[]).unwrap();
+            // There is no such index.
+            write(outer.as_fd(), &[(1, two), (3, one)]).unwrap_err();
+            assert_eq!(ids(&outer), [first, second, first]);
+        }
+    }
+
+    /// A kind of map that has no batches in any kernel stands for those that have none in an older one.
+    #[test]
+    fn the_kernel_says_by_its_error_that_it_has_no_batches() {
+        let Some(_root) = TestPins::new() else { return };
+        let map =
+            sys::map_create::<u32, u32>(sys::MAP_TYPE_PROGRAM_ARRAY, 1, "flowlog_test").unwrap();
+        let error = update_batch(map.as_fd(), &[(0_u32, u32::MAX)]).unwrap_err();
+        assert!(is_unsupported(&error), "{error}");
+        // One by one it comes to what is the matter: no descriptor.
+        let error = update_all(map.as_fd(), &[(0_u32, u32::MAX)]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+    }
 }
