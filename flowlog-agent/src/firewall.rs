@@ -1,4 +1,7 @@
 //! The host firewall's verdicts: which devices they are wanted of.
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeSet, path::PathBuf};
 
 use crate::bpf::{BpfError, NetfilterDrops, netfilter};
@@ -88,10 +91,12 @@ impl Firewall {
         if let Drops::Counted(drops) = &self.drops {
             drops.remove_device(namespace, index)?;
         }
-        if self.devices.is_empty()
-            && let Drops::Counted(drops) = std::mem::replace(&mut self.drops, Drops::NotWanted)
-        {
-            drops.detach()?;
+        if self.devices.is_empty() {
+            // Where they could not be had, the next device that wants them tries anew.
+            let drops = std::mem::replace(&mut self.drops, Drops::NotWanted);
+            if let Drops::Counted(drops) = drops {
+                drops.detach()?;
+            }
         }
         Ok(())
     }
