@@ -3,7 +3,7 @@ mod attach;
 mod state;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 use flowlog_model::{
     inventory::{DeviceIdentity, EniEntry, Inventory, Match, Side},
     record::Eni,
-    security_group::session::WhenFull,
+    security_group::{SecurityMode, session::WhenFull},
 };
 
 use crate::{
@@ -38,8 +38,20 @@ struct Captured {
     entry: EniEntry,
     slot: u32,
     observer: Observer,
+    /// What its programs do with the security groups' verdict.
+    mode: SecurityMode,
+    /// Why that is not what the entry says, if it is not.
+    behind: Option<Behind>,
     /// Held, so that nothing is left on the device if its namespace loses its name and lives on.
     namespace: HeldNamespace,
+}
+
+/// A captured device on which other programs should be and cannot be.
+#[derive(Clone, Debug)]
+struct Behind {
+    reason: String,
+    retry_at: Duration,
+    failed_attempts: u32,
 }
 
 /// A device that should be captured and is not.
@@ -49,7 +61,12 @@ struct Waiting {
     reason: String,
     retry_at: Option<Duration>,
     failed_attempts: u32,
+    /// The slot into which the programs count on it that a previous agent has left, if they stay.
+    left: Option<u32>,
 }
+
+/// Into which slots the programs count that a previous agent has left on devices: by inode of the network namespace and interface index.
+pub(crate) type LeftOn = BTreeMap<(u64, u32), u32>;
 
 /// What has changed of an ENI's capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +96,10 @@ pub struct Capture {
     inventory: Inventory,
     captured: HashMap<DeviceKey, Captured>,
     waiting: BTreeMap<DeviceKey, Waiting>,
+    /// Where they may still count.
+    left_on: LeftOn,
+    /// Whether what a previous agent has left is off all devices on which it does not stay.
+    are_leftovers_removed: bool,
     /// Whether the table of ENIs has changed since somebody asked.
     changed: bool,
     /// Since somebody asked.
@@ -94,6 +115,7 @@ impl Capture {
         config: &Config,
         inventory: Inventory,
         (slots, identities, mut security): (Slots, Identities, Security),
+        left_on: LeftOn,
     ) -> Self {
         security.follow(&inventory, &slots.table());
         Self {
@@ -113,6 +135,8 @@ impl Capture {
             inventory,
             captured: HashMap::new(),
             waiting: BTreeMap::new(),
+            left_on,
+            are_leftovers_removed: false,
             changed: true,
             changes: Vec::new(),
         }
@@ -138,7 +162,11 @@ impl Capture {
                 self.release(device.key, now);
             }
         }
-        self.waiting.remove(&device.key);
+        let waited = self.waiting.remove(&device.key);
+        if !matches!(entry, Ok(Some(_))) && waited.is_some_and(|waited| waited.left.is_some()) {
+            self.take_off(&device, now);
+            self.firewall.set(in_kernel(device.key), None);
+        }
         match entry {
             Ok(Some(entry)) => self.attach(device, entry, 0, now),
             Ok(None) => {}
@@ -151,6 +179,7 @@ impl Capture {
                         reason,
                         retry_at: None,
                         failed_attempts: 0,
+                        left: None,
                     },
                 );
             }
@@ -160,6 +189,7 @@ impl Capture {
     /// A device is gone. What was counted of it is still in the kernel and comes with the next drain.
     pub fn vanished(&mut self, key: DeviceKey, now: Duration) {
         self.waiting.remove(&key);
+        self.nothing_left(key, now);
         self.release(key, now);
         self.retry_waiting(now, true);
     }
@@ -184,9 +214,11 @@ impl Capture {
     /// When the next retry is due, as a boot time.
     #[must_use]
     pub fn next_retry(&self) -> Option<Duration> {
-        self.waiting
-            .values()
+        let waiting = self.waiting.values();
+        let behind = self.captured.values();
+        waiting
             .filter_map(|waiting| waiting.retry_at)
+            .chain(behind.filter_map(|captured| Some(captured.behind.as_ref()?.retry_at)))
             .min()
     }
 
@@ -209,6 +241,18 @@ impl Capture {
                 self.attach(waiting.device, entry, waiting.failed_attempts, now);
             }
         }
+        let is_due = |captured: &Captured| {
+            let behind = captured.behind.as_ref();
+            behind.is_some_and(|behind| all || behind.retry_at <= now)
+        };
+        let captured = self.captured.iter();
+        let due: Vec<DeviceKey> = captured
+            .filter(|(_, captured)| is_due(captured))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in due {
+            self.reattach(key, now);
+        }
     }
 
     /// Takes all programs off.
@@ -216,6 +260,11 @@ impl Capture {
         let keys: Vec<DeviceKey> = self.captured.keys().copied().collect();
         for key in keys {
             self.release(key, now);
+        }
+        let waiting = std::mem::take(&mut self.waiting).into_values();
+        for Waiting { device, .. } in waiting.filter(|waiting| waiting.left.is_some()) {
+            self.take_off(&device, now);
+            self.firewall.set(in_kernel(device.key), None);
         }
     }
 
@@ -227,28 +276,38 @@ impl Capture {
         self.firewall.leave();
     }
 
-    /// Takes off what a previous agent has left on devices that are not captured any more. `devices` are those that are there.
+    /// Takes off what a previous agent has left on devices that are not captured any more, unless it stays until they can be captured.
+    /// `devices` are those that are there.
     pub fn remove_leftovers(&mut self, devices: impl IntoIterator<Item = Device>, now: Duration) {
+        let waiting = self.waiting.iter();
+        let left: Vec<(DeviceKey, u32)> = waiting
+            .filter_map(|(key, waiting)| Some((*key, waiting.left?)))
+            .collect();
+        let stays: BTreeSet<DeviceKey> = left
+            .iter()
+            .map(|(key, _)| *key)
+            .chain(self.captured.keys().copied())
+            .collect();
         for device in devices
             .into_iter()
-            .filter(|device| !self.captured.contains_key(&device.key))
+            .filter(|device| !stays.contains(&device.key))
         {
-            self.take_off(&device);
+            self.take_off(&device, now);
         }
-        let kept: Vec<_> = self
-            .captured
-            .keys()
-            .map(|key| (key.namespace.inode, key.index))
-            .collect();
+        let kept: Vec<_> = stays.into_iter().map(in_kernel).collect();
         bpf::pins::remove_devices_but(&self.pin_folder, &kept);
         self.firewall.remove_leftovers();
-        self.slots.leftovers_removed(now);
+        let slots: Vec<u32> = left.into_iter().map(|(_, slot)| slot).collect();
+        self.slots.leftovers_removed(&slots, now);
+        self.are_leftovers_removed = true;
     }
 
     /// The ENIs, as they are captured or were in the open windows.
     #[must_use]
     pub fn enis(&self) -> CapturedEnis {
-        let not_captured = self.waiting.values().filter_map(|waiting| {
+        // Where a previous agent's programs count on, nothing is missed.
+        let missed = |waiting: &&Waiting| waiting.left.is_none();
+        let not_captured = self.waiting.values().filter(missed).filter_map(|waiting| {
             let entry = match_device(&self.inventory, &waiting.device).ok()??;
             Some(Arc::new(entry.eni))
         });
@@ -261,12 +320,17 @@ impl Capture {
     /// All open windows were opened at the boot time `opened` or later.
     pub fn windows_opened(&mut self, opened: Duration) {
         for slot in self.slots.windows_opened(opened) {
-            // Lest the next agent takes its ENI for one that is there.
-            if let Err(error) = self.identities.remove(slot) {
-                tracing::warn!("{error}");
-            }
-            self.security.forget(slot);
+            self.freed(slot);
         }
+    }
+
+    /// A slot is nobody's any more.
+    fn freed(&mut self, slot: u32) {
+        // Lest the next agent takes its ENI for one that is there.
+        if let Err(error) = self.identities.remove(slot) {
+            tracing::warn!("{error}");
+        }
+        self.security.forget(slot);
     }
 
     /// The security groups in the kernel.
@@ -311,6 +375,16 @@ impl Capture {
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
+}
+
+/// A device, as the kernel's programs know it.
+fn in_kernel(key: DeviceKey) -> (u64, u32) {
+    (key.namespace.inode, key.index)
+}
+
+/// How long to wait before the next attempt.
+fn wait_after(failed_attempts: u32) -> Duration {
+    RETRY_LONGEST.min(RETRY_FIRST.saturating_mul(1 << failed_attempts.min(16)))
 }
 
 /// Whether an ENI is captured in the same way by both entries. Where an entry stands in the file does not matter.

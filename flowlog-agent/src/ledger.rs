@@ -216,6 +216,16 @@ impl Ledger {
         }
     }
 
+    /// The devices on which ENIs are captured.
+    pub fn devices(&self) -> impl Iterator<Item = (&str, DeviceId)> {
+        let on = |(eni_id, entry): (_, &Entry)| Some((eni_id, entry.on.as_ref()?.device));
+        let enis = self
+            .enis
+            .iter()
+            .map(|(eni_id, entry)| (eni_id.as_str(), entry));
+        enis.filter_map(on)
+    }
+
     /// Whether there are devices that were gone before they could be read, and all that was counted on them is not drained yet.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {

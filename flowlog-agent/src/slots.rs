@@ -22,6 +22,8 @@ struct Slot {
     gone_at: Option<Duration>,
     /// A program that a previous agent has left may still count into it.
     left: bool,
+    /// Whether anything may have been counted into it.
+    is_used: bool,
 }
 
 /// An ENI that has a slot.
@@ -71,21 +73,51 @@ impl Slots {
                     devices: 0,
                     gone_at,
                     left: true,
+                    is_used: true,
                 });
             }
         }
         slots
     }
 
-    /// The programs that a previous agent has left are off all devices that are not captured.
-    pub fn leftovers_removed(&mut self, now: Duration) {
-        for slot in self.slots.iter_mut().flatten().filter(|slot| slot.left) {
+    /// The programs that a previous agent has left are off all devices that are not captured, but those that count into the slots in `but`.
+    pub fn leftovers_removed(&mut self, but: &[u32], now: Duration) {
+        for index in 0..self.slots.len() as u32 {
+            if !but.contains(&index) {
+                self.nothing_left(index, now);
+            }
+        }
+    }
+
+    /// No program that a previous agent has left counts into a slot any more.
+    pub fn nothing_left(&mut self, slot: u32, now: Duration) {
+        if let Some(Some(slot)) = self.slots.get_mut(slot as usize)
+            && slot.left
+        {
             slot.left = false;
             if slot.devices == 0 {
                 // Until now it may have been counted into.
                 slot.gone_at.get_or_insert(now);
             }
         }
+    }
+
+    /// The slot that a previous agent has given to an ENI and that its programs count into.
+    #[must_use]
+    pub fn left_of(&self, eni_id: &str) -> Option<u32> {
+        let is_left =
+            |slot: &Slot| slot.left && slot.gone_at.is_none() && slot.eni.eni_id == eni_id;
+        let mut slots = (0..).zip(&self.slots);
+        slots
+            .find(|(_, slot)| slot.as_ref().is_some_and(is_left))
+            .map(|(index, _)| index)
+    }
+
+    /// Whether a slot is this identity's, and no device is captured under it.
+    #[must_use]
+    pub fn is_free_for(&self, slot: u32, eni: &Eni) -> bool {
+        let slot = self.slots.get(slot as usize).and_then(Option::as_ref);
+        slot.is_some_and(|slot| slot.devices == 0 && *slot.eni == *eni)
     }
 
     /// A slot for a device of an ENI; the one that it has, if it has one.
@@ -114,6 +146,7 @@ impl Slots {
             devices: 0,
             gone_at: None,
             left: false,
+            is_used: false,
         });
         slot.devices += 1;
         u32::try_from(index).map_err(|_| NoSlot)
@@ -123,25 +156,46 @@ impl Slots {
     pub fn captured(&mut self, slot: u32) {
         if let Some(Some(slot)) = self.slots.get_mut(slot as usize) {
             slot.gone_at = None;
+            slot.is_used = true;
         }
     }
 
-    /// A device for which a slot was taken is not captured after all.
-    pub fn cancel(&mut self, slot: u32) {
-        if let Some(entry) = self.slots.get_mut(slot as usize)
-            && let Some(slot) = entry
-        {
-            slot.devices = slot.devices.saturating_sub(1);
-            if slot.devices == 0 && slot.gone_at.is_none() && !slot.left {
-                *entry = None;
-            }
+    /// A device for which a slot was taken is not captured after all. Gives whether the slot is free again, which it is if it was taken for
+    /// this device alone.
+    #[must_use]
+    pub fn cancel(&mut self, slot: u32) -> bool {
+        let Some(entry) = self.slots.get_mut(slot as usize) else {
+            return false;
+        };
+        let Some(slot) = entry else { return false };
+        slot.devices = slot.devices.saturating_sub(1);
+        let is_free = slot.devices == 0 && slot.gone_at.is_none() && !slot.left;
+        if is_free {
+            *entry = None;
         }
+        is_free
+    }
+
+    /// The slot that the ENI of a slot which was just taken had last, under another identity, if it had one.
+    #[must_use]
+    pub fn predecessor(&self, slot: u32) -> Option<u32> {
+        let new = self.slots.get(slot as usize)?.as_ref()?;
+        if new.is_used {
+            return None;
+        }
+        let others = (0..).zip(&self.slots).filter_map(|(index, other)| {
+            let other = other.as_ref()?;
+            (index != slot && other.is_used && other.eni.eni_id == new.eni.eni_id)
+                .then_some((other.gone_at.unwrap_or(Duration::MAX), index))
+        });
+        others.max().map(|(_, index)| index)
     }
 
     /// A device of the slot's ENI is gone.
     pub fn release(&mut self, slot: u32, now: Duration) {
         if let Some(Some(slot)) = self.slots.get_mut(slot as usize) {
             slot.devices = slot.devices.saturating_sub(1);
+            slot.is_used = true;
             if slot.devices == 0 {
                 slot.gone_at = Some(now);
             }
@@ -225,7 +279,7 @@ mod tests {
         slots.release(slot, NOW);
         assert_eq!(gone_at(&slots), Some(NOW));
         slots.take(&eni("a")).unwrap();
-        slots.cancel(slot);
+        assert!(!slots.cancel(slot), "the open window may name it");
         assert_eq!(
             gone_at(&slots),
             Some(NOW),
@@ -265,7 +319,7 @@ mod tests {
         assert_eq!(slots.take(&eni("b")), Ok(1));
         slots.captured(1);
         assert_eq!(slots.take(&eni("c")), Ok(2));
-        slots.leftovers_removed(later);
+        slots.leftovers_removed(&[], later);
         let opened_before = NOW + Duration::from_millis(1);
         assert!(slots.windows_opened(opened_before).is_empty());
         assert_eq!(slots.windows_opened(later), [0]);
@@ -273,20 +327,60 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_whose_left_programs_stay_is_kept_until_they_go() {
+        let identity = |slots: &Slots| slots.left_of("a");
+        let mut slots = Slots::restored([(0, eni("a"), None), (1, eni("b"), None)]);
+        assert_eq!(identity(&slots), Some(0));
+        assert!(slots.is_free_for(0, &eni("a")) && !slots.is_free_for(0, &eni("b")));
+        assert_eq!(slots.take(&eni("a")), Ok(0));
+        assert!(!slots.is_free_for(0, &eni("a")));
+        assert!(!slots.cancel(0), "it is counted into");
+        slots.leftovers_removed(&[0], NOW);
+        assert_eq!(slots.windows_opened(NOW), [1]);
+        assert_eq!(identity(&slots), Some(0));
+        slots.nothing_left(0, NOW);
+        assert_eq!(identity(&slots), None);
+        assert_eq!(slots.windows_opened(NOW), [0]);
+    }
+
+    #[test]
     fn a_slot_that_was_never_used_leaves_no_trace() {
         let mut slots = Slots::default();
         let slot = slots.take(&eni("a")).unwrap();
-        slots.cancel(slot);
+        assert!(slots.cancel(slot));
         assert_eq!(slots.table().iter().flatten().count(), 0);
         let slot = slots.take(&eni("a")).unwrap();
         slots.release(slot, NOW);
         let again = slots.take(&eni("a")).unwrap();
-        slots.cancel(again);
+        assert!(!slots.cancel(again));
         assert_eq!(
             slots.table().iter().flatten().count(),
             1,
             "the open window may name it"
         );
+    }
+
+    #[test]
+    fn an_eni_of_another_identity_comes_after_the_one_that_it_was() {
+        let of = |vswitch: &str| Eni {
+            vswitch_id: vswitch.to_owned(),
+            ..eni("a")
+        };
+        let mut slots = Slots::default();
+        let first = slots.take(&of("one")).unwrap();
+        assert_eq!(slots.predecessor(first), None);
+        slots.captured(first);
+        assert_eq!(slots.take(&eni("b")), Ok(1));
+        let second = slots.take(&of("two")).unwrap();
+        assert_eq!(slots.predecessor(second), Some(first));
+        slots.captured(second);
+        assert_eq!(slots.predecessor(second), None, "it has come after it");
+        slots.release(first, NOW);
+        slots.release(second, NOW + Duration::from_secs(1));
+        let third = slots.take(&of("three")).unwrap();
+        assert_eq!(slots.predecessor(third), Some(second), "the last of them");
+        assert_eq!(slots.predecessor(1), None);
+        assert_eq!(slots.predecessor(99), None);
     }
 
     #[test]

@@ -26,14 +26,14 @@ use super::{
 use crate::{
     adoption::{self, Adopted},
     bpf::{Wake, pins::Pins},
-    capture::Capture,
+    capture::{Capture, LeftOn},
     clock::{self, Alarm, Clock},
     config::{self, Config},
     discovery::{Discovery, Settings},
     drain::Drainer,
     failpoint,
     kernel::{Kernel, KernelSizes},
-    ledger::{Cause, Ledger},
+    ledger::{Cause, DeviceId, Ledger},
     metrics::{self, Metrics},
     output, privileges,
     sizing::Sizing,
@@ -110,6 +110,17 @@ impl Previous {
                 .into_iter()
                 .map(|(slot, (eni, gone_at))| (slot, eni, gone_at)),
         )
+    }
+
+    /// Into which slots the programs count that the agent before has left on devices, as far as it is known.
+    fn left_on(&self, slots: &Slots) -> LeftOn {
+        if !self.same_boot {
+            return LeftOn::new();
+        }
+        let of_device = |(eni_id, device): (&str, DeviceId)| {
+            Some(((device.namespace, device.index), slots.left_of(eni_id)?))
+        };
+        self.ledger.devices().filter_map(of_device).collect()
     }
 
     /// The windows that were open in an earlier boot, closed.
@@ -366,11 +377,14 @@ fn take_over(
         Pins::New => Kernel::create(pin_folder, sizes)?,
     };
     let drainer = Drainer::new(counters, ring, sizing, previous.mark.as_ref())?;
+    let slots = previous.slots(slots);
+    let left_on = previous.left_on(&slots);
     let capture = Capture::new(
         (pin_folder.to_owned(), settings.namespace_folder.clone()),
         config,
         inventory,
-        (previous.slots(slots), identities, security),
+        (slots, identities, security),
+        left_on,
     );
     Ok((drainer, capture))
 }

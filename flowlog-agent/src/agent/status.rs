@@ -148,9 +148,13 @@ impl Agent {
             eni_id: eni.eni_id,
             mode: eni.mode.to_string(),
             groups: eni.groups as u64,
-            rules: eni.in_force.map(|policy| policy.rules as u64),
+            rules: eni
+                .in_force
+                .and_then(|policy| policy.rules)
+                .map(|rules| rules as u64),
             epoch: eni.in_force.map(|policy| policy.epoch),
             netfilter: eni.netfilter,
+            error: eni.error,
         };
         let security = self.capture.security();
         let (sessions, max_sessions) = security.sessions();

@@ -43,8 +43,8 @@ pub use object::{EniConstants, pin_folder};
 pub(crate) use other_version::tests::{RING_OF_VERSION_2, filled as filled_other_version};
 pub use other_version::{OtherCounters, OtherPins};
 pub use overflow::{OverflowPacket, OverflowRing};
-pub use policies::{Applied, Policies};
+pub use policies::{Applied, Policies, lacks};
 pub use sessions::{Sessions, Swept};
 #[cfg(test)]
-pub(crate) use testing::TestPins;
+pub(crate) use testing::{TestPins, killed_after};
 pub use wake::{Wake, Woken};

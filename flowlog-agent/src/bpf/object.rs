@@ -1,9 +1,13 @@
 //! The BPF object, and loading it for one ENI.
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    programs::{SchedClassifier, Xdp},
+    programs::{ProgramType, SchedClassifier, Xdp},
+    sys::{BpfHelper, is_helper_supported},
 };
 use flowlog_common::{ABI_VERSION, KernelLayout, OVERFLOW_RING_BYTES};
 use flowlog_model::security_group::{SecurityMode, session::WhenFull};
@@ -118,6 +122,7 @@ pub(super) fn load_with_ring(
         SecurityMode::Enforce => 2,
     };
     let when_full = u8::from(constants.when_full == WhenFull::Reject);
+    let coarse_clock = u8::from(has_coarse_clock());
     let pins = SHARED_MAPS.map(|name| (name, pin_folder.join(name)));
     let mut loader = EbpfLoader::new();
     // The programs use no kernel type, so the kernel's own BTF (megabytes of it) need not be kept.
@@ -132,10 +137,19 @@ pub(super) fn load_with_ring(
         .override_global("ETHERNET", &ethernet, true)
         .override_global("XDP_MTU", &constants.xdp_mtu, true)
         .override_global("SECURITY_MODE", &mode, true)
-        .override_global("WHEN_FULL", &when_full, true);
+        .override_global("WHEN_FULL", &when_full, true)
+        .override_global("COARSE_CLOCK", &coarse_clock, false);
     loader
         .load(&failpoint::object(OBJECT))
         .map_err(BpfError::Load)
+}
+
+/// Whether this kernel has the helper `bpf_ktime_get_coarse_ns` (Linux 5.11). Programs that judge call another without it, which costs more.
+pub(super) fn has_coarse_clock() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    let helper = BpfHelper::BPF_FUNC_ktime_get_coarse_ns;
+    // Where even that cannot be told, a program that is refused says why.
+    *HAS.get_or_init(|| is_helper_supported(ProgramType::SchedClassifier, helper).unwrap_or(true))
 }
 
 /// The kernel's layout as the programs' constant.

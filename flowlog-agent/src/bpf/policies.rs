@@ -17,9 +17,11 @@ use flowlog_model::security_group::{Policy, compile::CompiledPolicy};
 use super::{
     counters::{open_array, open_of_maps, wait_for_programs},
     error::BpfError,
-    rules::RuleNumbers,
+    object,
+    rules::{self, RuleNumbers},
     sys,
 };
+use crate::failpoint;
 use tables::PolicyMaps;
 
 /// The number that no policy gets. What is there has nothing in it; it is put there again to wait for programs.
@@ -39,9 +41,11 @@ pub struct Policies {
     in_force: BTreeMap<u32, PolicyEntry>,
     /// By number; none of what a previous agent has installed.
     installed: BTreeMap<u32, Option<Policy>>,
+    /// Whether programs may still judge by what was before.
+    is_settling: bool,
 }
 
-/// What [`Policies::apply`] has changed.
+/// What [`Policies::apply`] or [`Policies::set`] has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Slots for which another policy holds, or none any more.
@@ -50,7 +54,12 @@ pub struct Applied {
     pub installed: usize,
     /// Policies whose tables are gone.
     pub removed: usize,
+    /// Slots whose policy could not be brought into force, and why. What held for them before holds on.
+    pub failed: BTreeMap<u32, String>,
 }
+
+/// What is to hold for a slot: the number of a policy or none, or why that cannot be had.
+type Numbered = Result<Option<u32>, String>;
 
 impl Policies {
     /// Readies the maps that [`super::Counters::create`] has pinned, and makes and pins that of rules.
@@ -59,7 +68,17 @@ impl Policies {
     ///
     /// The kernel's.
     pub fn create(pin_folder: &Path) -> Result<Self, BpfError> {
-        let rules = RuleNumbers::create(pin_folder)?;
+        let max_rules = failpoint::max_rules(rules::MAX_RULES);
+        Self::create_for(pin_folder, max_rules)
+    }
+
+    /// Likewise; so many rules can have a number at a time.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn create_for(pin_folder: &Path, max_rules: u32) -> Result<Self, BpfError> {
+        let rules = RuleNumbers::create(pin_folder, max_rules)?;
         Self::open(pin_folder, rules)
     }
 
@@ -87,23 +106,51 @@ impl Policies {
             epoch: 0,
             in_force: BTreeMap::new(),
             installed: BTreeMap::new(),
+            is_settling: false,
         };
         policies.wait_for_programs()?;
         Ok(policies)
     }
 
     /// Brings the policies of all ENIs into force, by slot: the whole desired state, so slots that are not named have none. What is new is
-    /// compiled; what is as it was is left alone. When this returns, no program judges by what was before.
+    /// compiled; what is as it was is left alone. When this returns, no program judges by what was before, but on slots whose policy could
+    /// not be brought into force: they are in [`Applied::failed`], and hold up no other.
     ///
     /// # Errors
     ///
     /// The kernel's. Then each ENI has its old policy or its new one, and it can be done again.
     pub fn apply(&mut self, desired: &BTreeMap<u32, Policy>) -> Result<Applied, BpfError> {
+        let nothing = self.in_force.keys().map(|slot| (*slot, None));
+        let mut wanted: BTreeMap<u32, Option<&Policy>> = nothing.collect();
+        wanted.extend(desired.iter().map(|(slot, policy)| (*slot, Some(policy))));
+        self.bring_about(&wanted)
+    }
+
+    /// Likewise, for one slot alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Policies::apply`].
+    pub fn set(&mut self, slot: u32, policy: Option<&Policy>) -> Result<Applied, BpfError> {
+        self.bring_about(&BTreeMap::from([(slot, policy)]))
+    }
+
+    fn bring_about(
+        &mut self,
+        wanted: &BTreeMap<u32, Option<&Policy>>,
+    ) -> Result<Applied, BpfError> {
         let mut applied = Applied::default();
-        let numbers = self.install(desired, &mut applied)?;
+        let mut numbers = BTreeMap::new();
+        for (slot, numbered) in self.install(wanted, &mut applied) {
+            match numbered {
+                Ok(number) => drop(numbers.insert(slot, number)),
+                Err(reason) => drop(applied.failed.insert(slot, reason)),
+            }
+        }
         self.bring_into_force(&numbers, &mut applied)?;
-        if applied != Applied::default() {
+        if self.is_settling {
             self.wait_for_programs()?;
+            self.is_settling = false;
         }
         applied.removed = self.remove_unused()?;
         Ok(applied)
@@ -140,52 +187,76 @@ impl Policies {
         self.in_force.get(&slot).copied()
     }
 
+    /// The policy that holds for a slot; none if nothing is judged, or if a previous agent's holds on.
+    #[must_use]
+    pub fn policy(&self, slot: u32) -> Option<&Policy> {
+        let number = self.in_force.get(&slot)?.policy;
+        self.installed.get(&number)?.as_ref()
+    }
+
     /// Gives each slot the number of its policy, and makes the tables of those that have none yet.
     fn install(
         &mut self,
-        desired: &BTreeMap<u32, Policy>,
+        wanted: &BTreeMap<u32, Option<&Policy>>,
         applied: &mut Applied,
-    ) -> Result<BTreeMap<u32, u32>, BpfError> {
-        let mut made = Vec::new();
-        let numbers = self.number(desired, &mut made);
+    ) -> BTreeMap<u32, Numbered> {
+        let mut made = BTreeMap::new();
+        let mut numbers = self.number(wanted, &mut made);
         applied.installed = made.len();
-        let placed = numbers.and_then(|numbers| {
-            self.place(made.iter().map(|(number, maps)| (*number, maps)))
-                .map(|()| numbers)
-        });
-        if placed.is_err() {
+        if let Err(error) = self.place(made.iter().map(|(number, maps)| (*number, maps))) {
             // What was made is in no place that a program looks at.
-            for (number, _) in &made {
-                self.installed.remove(number);
+            self.installed
+                .retain(|number, _| !made.contains_key(number));
+            applied.installed = 0;
+            for numbered in numbers.values_mut() {
+                if matches!(numbered, Ok(Some(number)) if made.contains_key(number)) {
+                    *numbered = Err(error.to_string());
+                }
             }
         }
-        placed
+        numbers
     }
 
-    /// Gives each slot the number of its policy. The tables of those that are new are in `made`, also where it fails.
+    /// Gives each slot the number of its policy. The tables of those that are new are in `made`.
     fn number(
         &mut self,
-        desired: &BTreeMap<u32, Policy>,
-        made: &mut Vec<(u32, PolicyMaps)>,
-    ) -> Result<BTreeMap<u32, u32>, BpfError> {
+        wanted: &BTreeMap<u32, Option<&Policy>>,
+        made: &mut BTreeMap<u32, PolicyMaps>,
+    ) -> BTreeMap<u32, Numbered> {
         let mut numbers = BTreeMap::new();
-        for (slot, policy) in desired {
-            if policy.group_type().is_none() {
-                continue;
-            }
-            let number = match self.number_of(policy) {
-                Some(number) => number,
-                None => {
-                    let number = self.free_number()?;
-                    let compiled = CompiledPolicy::new(policy.clone());
-                    made.push((number, PolicyMaps::of(&compiled, &mut self.rules)?));
-                    self.installed.insert(number, Some(policy.clone()));
-                    number
-                }
+        // ENIs with equal policies have the same reason, and it is not found out for each of them.
+        let mut failed: Vec<(&Policy, String)> = Vec::new();
+        for (slot, policy) in wanted {
+            let policy = policy.filter(|policy| policy.group_type().is_some());
+            let numbered = match policy {
+                None => Ok(None),
+                Some(policy) => match (self.number_of(policy), reason_of(&failed, policy)) {
+                    (Some(number), _) => Ok(Some(number)),
+                    (None, Some(reason)) => Err(reason),
+                    (None, None) => self.make(policy, made).map(Some).map_err(|error| {
+                        failed.push((policy, error.to_string()));
+                        error.to_string()
+                    }),
+                },
             };
-            numbers.insert(*slot, number);
+            numbers.insert(*slot, numbered);
         }
-        Ok(numbers)
+        numbers
+    }
+
+    /// Makes the tables of a policy, which gets a number.
+    fn make(
+        &mut self,
+        policy: &Policy,
+        made: &mut BTreeMap<u32, PolicyMaps>,
+    ) -> Result<u32, BpfError> {
+        let number = self.free_number()?;
+        let ids = policy.rules().iter().map(|rule| rule.rule.id.as_str());
+        self.rules.check_room(ids)?;
+        let compiled = CompiledPolicy::new(policy.clone());
+        made.insert(number, PolicyMaps::of(&compiled, &mut self.rules)?);
+        self.installed.insert(number, Some(policy.clone()));
+        Ok(number)
     }
 
     fn number_of(&self, policy: &Policy) -> Option<u32> {
@@ -204,23 +275,17 @@ impl Policies {
             .ok_or_else(|| BpfError::map("install a policy")(none()))
     }
 
+    /// Writes which policy holds, for each slot of which that is not so already.
     fn bring_into_force(
         &mut self,
-        numbers: &BTreeMap<u32, u32>,
+        numbers: &BTreeMap<u32, Option<u32>>,
         applied: &mut Applied,
     ) -> Result<(), BpfError> {
         let failed = || BpfError::map("bring a policy into force");
-        let slots: BTreeSet<u32> = self
-            .in_force
-            .keys()
-            .chain(numbers.keys())
-            .copied()
-            .collect();
-        let changed = |slot: &u32| {
-            let own = self.in_force.get(slot).map(|entry| entry.policy);
-            own != numbers.get(slot).copied()
+        let changed = |(slot, number): &(&u32, &Option<u32>)| {
+            self.in_force.get(slot).map(|entry| entry.policy) != **number
         };
-        let changed: Vec<u32> = slots.into_iter().filter(changed).collect();
+        let changed: Vec<_> = numbers.iter().filter(changed).collect();
         if changed.is_empty() {
             return Ok(());
         }
@@ -229,18 +294,19 @@ impl Policies {
         let last = PolicyEntry { policy: 0, epoch };
         sys::map_update(self.entries.as_fd(), &LAST_EPOCH, &last).map_err(failed())?;
         self.epoch = epoch;
-        for slot in changed {
-            let entry = numbers.get(&slot).map(|policy| PolicyEntry {
-                policy: *policy,
-                epoch,
-            });
-            sys::map_update(self.entries.as_fd(), &slot, &entry.unwrap_or_default())
-                .map_err(failed())?;
-            match entry {
-                Some(entry) => drop(self.in_force.insert(slot, entry)),
-                None => drop(self.in_force.remove(&slot)),
+        self.is_settling = true;
+        for (slot, number) in changed {
+            let entry = number.map(|policy| PolicyEntry { policy, epoch });
+            let written = sys::map_update(self.entries.as_fd(), slot, &entry.unwrap_or_default());
+            if let Err(error) = written.map_err(failed()) {
+                applied.failed.insert(*slot, error.to_string());
+                continue;
             }
-            applied.changed.push(slot);
+            match entry {
+                Some(entry) => drop(self.in_force.insert(*slot, entry)),
+                None => drop(self.in_force.remove(slot)),
+            }
+            applied.changed.push(*slot);
         }
         Ok(())
     }
@@ -299,13 +365,82 @@ impl Policies {
                 self.installed.insert(entry.policy, None);
             }
         }
-        let unused = (0..NOBODY).filter(|number| !self.installed.contains_key(number));
-        self.place(unused.map(|number| (number, &self.empty)))
+        let mut unused = Vec::new();
+        for number in (0..NOBODY).filter(|number| !self.installed.contains_key(number)) {
+            // Where nothing is, nothing has to go: a kernel that puts maps in place one by one waits for programs each time.
+            if self.has_tables(number).map_err(failed())? {
+                unused.push(number);
+            }
+        }
+        self.place(unused.into_iter().map(|number| (number, &self.empty)))
     }
+
+    fn has_tables(&self, number: u32) -> std::io::Result<bool> {
+        for outer in [&self.tables, &self.vectors, &self.prefixes] {
+            if sys::map_lookup::<u32, u32>(outer.as_fd(), &number)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// What this kernel cannot do in one step of what policies and sessions take, so that it is done in several; a sentence for each, and none
+/// on a new one. `pin_folder` has maps of nobody's.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn lacks(pin_folder: &Path) -> Result<Vec<&'static str>, BpfError> {
+    let failed = || BpfError::map("try what policies and sessions take");
+    let tables = open_of_maps(pin_folder, "TABLES")?;
+    let empty = PolicyMaps::empty()?;
+    let number = [(NOBODY, empty.tables.as_raw_fd() as u32)];
+    let lacks = [
+        (
+            sys::can_update_batch(tables.as_fd(), &number).map_err(failed())?,
+            "the tables of a policy are put in place one by one: before Linux 5.19",
+        ),
+        (
+            sys::can_take().map_err(failed())?,
+            "a session that goes on while it is cleared away may be forgotten: before Linux 5.14",
+        ),
+        (
+            object::has_coarse_clock(),
+            "a session's time is read from the finer clock, which costs more: before Linux 5.11",
+        ),
+    ];
+    let lacking = lacks.into_iter().filter(|(can, _)| !can);
+    Ok(lacking.map(|(_, sentence)| sentence).collect())
+}
+
+fn reason_of(failed: &[(&Policy, String)], policy: &Policy) -> Option<String> {
+    let mut failed = failed.iter();
+    let (_, reason) = failed.find(|(other, _)| *other == policy)?;
+    Some(reason.clone())
 }
 
 /// Its low 16 bits are all that a flow remembers, and 0 means that it remembers nothing.
 fn next_epoch(epoch: u32) -> u32 {
     let next = epoch.wrapping_add(1);
     if next & 0xffff == 0 { next | 1 } else { next }
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::util::KernelVersion;
+
+    use super::*;
+    use crate::bpf::{Counters, MapSizes, testing::TestPins};
+
+    #[test]
+    fn a_new_kernel_lacks_nothing() {
+        let Some(pins) = TestPins::new() else { return };
+        if KernelVersion::current().unwrap() < KernelVersion::new(5, 19, 0) {
+            println!("skipped: it takes Linux 5.19");
+            return;
+        }
+        Counters::create(pins.path(), MapSizes { v4: 64, v6: 64 }).unwrap();
+        assert_eq!(lacks(pins.path()).unwrap(), [""; 0]);
+    }
 }

@@ -17,7 +17,7 @@ use super::{
 pub(super) const PIN: &str = "RULES";
 
 /// Rules that can have a number at a time.
-const MAX_RULES: u32 = 1 << 17;
+pub(super) const MAX_RULES: u32 = 1 << 17;
 
 /// The key at which the map has the number that was given out last. No rule has it.
 const LAST: u32 = 0;
@@ -39,41 +39,45 @@ unsafe impl MapData for Text {}
 /// The numbers of rules. They grow, so that of two the greater is the newer; and none is given out anew before all others were.
 pub(super) struct RuleNumbers {
     map: OwnedFd,
+    /// Rules that can have a number at a time.
+    limit: usize,
     by_id: HashMap<String, u32>,
     by_number: BTreeMap<u32, String>,
     last: u32,
 }
 
 impl RuleNumbers {
-    /// Makes and pins the map.
-    pub(super) fn create(pin_folder: &Path) -> Result<Self, BpfError> {
+    /// Makes and pins the map, with room for so many rules.
+    pub(super) fn create(pin_folder: &Path, max_rules: u32) -> Result<Self, BpfError> {
         let map = sys::map_create_flagged::<u32, Text>(
             sys::MAP_TYPE_HASH,
             sys::NO_PREALLOC,
-            MAX_RULES + 1,
+            max_rules.saturating_add(1),
             "flowlog_rules",
         )
         .map_err(BpfError::map("make the map of rules"))?;
         sys::obj_pin(map.as_fd(), &pin_folder.join(PIN))
             .map_err(BpfError::map("pin the map of rules"))?;
-        Ok(Self {
-            map,
-            by_id: HashMap::new(),
-            by_number: BTreeMap::new(),
-            last: DECIDED_BY_FIRST_RULE - 1,
-        })
+        Ok(Self::without_any(map, max_rules))
     }
 
-    /// Opens the map that a previous agent has pinned.
-    pub(super) fn open(pin_folder: &Path) -> Result<Self, BpfError> {
-        let map = sys::pinned_map::<u32, Text>(&pin_folder.join(PIN), sys::MAP_TYPE_HASH)
-            .map_err(BpfError::map("open the map of rules"))?;
-        let mut rules = Self {
+    fn without_any(map: OwnedFd, max_rules: u32) -> Self {
+        Self {
             map,
+            limit: max_rules as usize,
             by_id: HashMap::new(),
             by_number: BTreeMap::new(),
             last: DECIDED_BY_FIRST_RULE - 1,
-        };
+        }
+    }
+
+    /// Opens the map that a previous agent has pinned. Its room stays what it is.
+    pub(super) fn open(pin_folder: &Path) -> Result<Self, BpfError> {
+        let failed = || BpfError::map("open the map of rules");
+        let map = sys::pinned_map::<u32, Text>(&pin_folder.join(PIN), sys::MAP_TYPE_HASH)
+            .map_err(failed())?;
+        let entries = sys::map_info(map.as_fd()).map_err(failed())?.max_entries;
+        let mut rules = Self::without_any(map, entries.saturating_sub(1));
         let (by_id, by_number, last) = (&mut rules.by_id, &mut rules.by_number, &mut rules.last);
         read_all(rules.map.as_fd(), |numbers: &[u32], texts: &[Text]| {
             for (number, text) in numbers.iter().zip(texts) {
@@ -87,6 +91,26 @@ impl RuleNumbers {
         })
         .map_err(BpfError::map("read the map of rules"))?;
         Ok(rules)
+    }
+
+    /// Whether there is room for all rules of a policy, by their ids: one that has no room for all must not take it from the others.
+    pub(super) fn check_room<'i>(
+        &self,
+        ids: impl Iterator<Item = &'i str>,
+    ) -> Result<(), BpfError> {
+        let new: BTreeSet<&str> = ids.filter(|id| !self.by_id.contains_key(*id)).collect();
+        let free = self.limit.saturating_sub(self.by_number.len());
+        if new.len() <= free {
+            return Ok(());
+        }
+        let full = io::Error::other(format!(
+            "of the {} rules that can have one at a time, there is room for {free} more",
+            self.limit
+        ));
+        Err(BpfError::map(format!(
+            "give numbers to {} rules",
+            new.len()
+        ))(full))
     }
 
     /// The number of a rule: the one that it has, or a new one.
@@ -127,9 +151,10 @@ impl RuleNumbers {
     }
 
     fn next_free(&self) -> Result<u32, BpfError> {
-        if self.by_number.len() >= MAX_RULES as usize {
+        if self.by_number.len() >= self.limit {
             let full = io::Error::other(format!(
-                "{MAX_RULES} rules have one, and there is no room for more"
+                "{} rules have one, and there is no room for more",
+                self.limit
             ));
             return Err(BpfError::map("give a number to a rule")(full));
         }
@@ -181,7 +206,7 @@ mod tests {
     #[test]
     fn numbers_begin_again_after_the_last_and_pass_over_those_in_use() {
         let Some(test) = TestPins::new() else { return };
-        let mut rules = RuleNumbers::create(test.path()).unwrap();
+        let mut rules = RuleNumbers::create(test.path(), MAX_RULES).unwrap();
         assert_eq!(rules.number("first").unwrap(), DECIDED_BY_FIRST_RULE);
         rules.last = DECIDED_BY_MAX - 1;
         assert_eq!(rules.number("last").unwrap(), DECIDED_BY_MAX);
@@ -192,6 +217,26 @@ mod tests {
         let ids = rules.ids([3, DECIDED_BY_FIRST_RULE, DECIDED_BY_MAX, 77]);
         let told: Vec<&str> = ids.values().map(String::as_str).collect();
         assert_eq!(told, ["first", "last"]);
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_rules_also_for_the_next_agent() {
+        let Some(test) = TestPins::new() else { return };
+        let mut rules = RuleNumbers::create(test.path(), 2).unwrap();
+        let room = |rules: &RuleNumbers, ids: &[&str]| rules.check_room(ids.iter().copied());
+        room(&rules, &["a", "b", "a"]).unwrap();
+        let told = room(&rules, &["a", "b", "c"]).unwrap_err().to_string();
+        assert_eq!(
+            told,
+            "cannot give numbers to 3 rules: of the 2 rules that can have one at a time, there is room for 2 more"
+        );
+        rules.number("a").unwrap();
+        let mut rules = RuleNumbers::open(test.path()).unwrap();
+        room(&rules, &["b", "a"]).unwrap();
+        room(&rules, &["b", "c"]).unwrap_err();
+        rules.number("b").unwrap();
+        rules.number("c").unwrap_err();
+        room(&rules, &["b", "a"]).unwrap();
     }
 
     #[test]

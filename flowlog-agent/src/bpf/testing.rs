@@ -64,7 +64,7 @@ thread_local! {
 }
 
 /// Does what no further `bpf` call than so many of this thread reaches the kernel of: as if it was killed then.
-pub(super) fn killed_after<T>(calls: u32, f: impl FnOnce() -> T) -> T {
+pub(crate) fn killed_after<T>(calls: u32, f: impl FnOnce() -> T) -> T {
     CALLS_LEFT.set(Some(calls));
     let result = f();
     CALLS_LEFT.set(None);
@@ -84,7 +84,7 @@ pub(super) fn call() -> io::Result<()> {
 }
 
 /// Does what has a network namespace of its own, in which the device `lo` is up.
-pub(super) fn on_a_host_of_its_own(test: impl FnOnce() + Send) {
+pub(crate) fn on_a_host_of_its_own(test: impl FnOnce() + Send) {
     let run = || {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         let up = Command::new("ip")

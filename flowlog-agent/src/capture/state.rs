@@ -1,11 +1,11 @@
 //! How the capture stands, for metrics and people.
 use flowlog_model::{record::Eni, security_group::SecurityMode};
 
-use super::{Capture, match_device};
+use super::{Capture, Captured, match_device};
 use crate::{
     bpf::{Hook, RunStats},
     firewall::FirewallState,
-    security::InForce,
+    security::{InForce, Security},
 };
 
 /// How a captured device stands, for metrics and status.
@@ -49,6 +49,8 @@ pub struct JudgedEni {
     pub groups: usize,
     /// The policy that holds; none if nothing is judged.
     pub(crate) in_force: Option<InForce>,
+    /// Why that is not the inventory's, if it is not.
+    pub error: Option<String>,
     /// Whether the host firewall's verdicts are wanted.
     pub netfilter: bool,
 }
@@ -119,9 +121,10 @@ impl Capture {
     pub fn judged(&self) -> impl Iterator<Item = JudgedEni> {
         self.captured.values().map(|captured| JudgedEni {
             eni_id: captured.entry.eni.eni_id.clone(),
-            mode: captured.entry.security.mode,
+            mode: captured.mode,
             groups: captured.entry.security.group_ids.len(),
             in_force: self.security.in_force(captured.slot),
+            error: why_not(captured, &self.security),
             netfilter: captured.entry.netfilter,
         })
     }
@@ -131,4 +134,16 @@ impl Capture {
     pub(crate) fn firewall(&self) -> FirewallState {
         self.firewall.state()
     }
+}
+
+/// Why an ENI is not judged as its entry says, if it is not.
+fn why_not(captured: &Captured, security: &Security) -> Option<String> {
+    if let Some(behind) = &captured.behind {
+        let mode = captured.entry.security.mode;
+        return Some(format!(
+            "its security mode cannot be {mode}: {}",
+            behind.reason
+        ));
+    }
+    security.reason(captured.slot).map(str::to_owned)
 }

@@ -13,7 +13,7 @@ use nix::{
 
 use super::{Finding, Wishes, attach};
 use crate::bpf::{
-    BpfError, EniConstants, MapSizes, NetfilterDrops, NoVerdicts, Wake, pins,
+    self, BpfError, EniConstants, MapSizes, NetfilterDrops, NoVerdicts, Wake, pins,
     trial::{SkbMetadata, Trial, TrialProgram},
 };
 
@@ -134,6 +134,7 @@ fn programs(folder: &Path, wishes: &Wishes<'_>) -> Vec<Finding> {
                 .so("nothing can be recorded; reading in batches takes Linux 5.6"),
         },
         wake(folder),
+        security_groups(folder),
         host_firewall(folder),
     ];
     findings.extend(attach::findings(folder, constants, wishes));
@@ -206,6 +207,20 @@ fn wake(folder: &Path) -> Finding {
         Ok(()) => Finding::ok(check, "opened"),
         Err(error) => Finding::fail(check, error)
             .so("the agent would not know when a flow map fills; it takes Linux 5.8"),
+    }
+}
+
+/// What policies and sessions take that older kernels do another way.
+fn security_groups(folder: &Path) -> Finding {
+    let check = "security groups";
+    match bpf::lacks(folder) {
+        Ok(lacking) if lacking.is_empty() => {
+            Finding::ok(check, "policies and sessions are changed in one step")
+        }
+        Ok(lacking) => Finding::ok(check, "policies and sessions are changed in several steps")
+            .so(lacking.join("; ")),
+        Err(error) => Finding::warn(check, with_causes(&error))
+            .so("ENIs whose security-mode is observe or enforce may not be captured"),
     }
 }
 

@@ -122,6 +122,17 @@ pub fn object(built_in: &'static [u8]) -> Cow<'static, [u8]> {
     }
 }
 
+/// Rules that can have a number at a time.
+#[must_use]
+pub fn max_rules(built_in: u32) -> u32 {
+    let Some(text) = env::var_os("FLOWLOG_MAX_RULES") else {
+        return built_in;
+    };
+    let text = text.to_string_lossy();
+    text.parse()
+        .unwrap_or_else(|_| refuse("FLOWLOG_MAX_RULES", &text))
+}
+
 fn refuse(whose: &str, what: &str) -> ! {
     tracing::error!("failpoints: {what:?} of {whose} is not understood");
     process::exit(64)

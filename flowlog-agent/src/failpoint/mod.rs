@@ -7,6 +7,7 @@
 //! | `FLOWLOG_WALL_OFFSET_FILE` | a file with the seconds, perhaps negative, by which the wall clock seems to be wrong |
 //! | `FLOWLOG_BOOT_ID` | the id of the boot of the kernel, as the agent is to take it |
 //! | `FLOWLOG_BPF_OBJECT` | an object file that is loaded instead of the agent's own |
+//! | `FLOWLOG_MAX_RULES` | how many rules of security groups can have a number at a time |
 //!
 //! An action is `kill` (SIGKILL), `sleep-<N>ms` (of the thread that passes), or `say` (in the log). With `:<N>` it is taken at the Nth
 //! pass alone, otherwise at every pass.
@@ -35,7 +36,7 @@ pub const STEPS: [&str; 17] = [
 #[cfg(feature = "failpoints")]
 mod active;
 #[cfg(feature = "failpoints")]
-pub use active::{boot_id, object, reached, wall};
+pub use active::{boot_id, max_rules, object, reached, wall};
 
 #[cfg(not(feature = "failpoints"))]
 mod inactive {
@@ -65,6 +66,13 @@ mod inactive {
     pub fn object(built_in: &'static [u8]) -> Cow<'static, [u8]> {
         Cow::Borrowed(built_in)
     }
+
+    /// Rules that can have a number at a time.
+    #[inline]
+    #[must_use]
+    pub fn max_rules(built_in: u32) -> u32 {
+        built_in
+    }
 }
 #[cfg(not(feature = "failpoints"))]
-pub use inactive::{boot_id, object, reached, wall};
+pub use inactive::{boot_id, max_rules, object, reached, wall};

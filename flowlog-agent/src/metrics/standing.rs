@@ -102,6 +102,7 @@ pub(super) struct StandingMetrics {
     missed_drops: Gauge,
     policy_rules: Family<PolicyLabels, Gauge>,
     policy_epoch: Family<PolicyLabels, Gauge>,
+    policy_behind: Family<PolicyLabels, Gauge>,
     conservation: [Family<ConservationLabels, Gauge>; CONSERVATION.len()],
 }
 
@@ -190,6 +191,11 @@ impl StandingMetrics {
             "policy_epoch",
             "Number of the policy that is in force, which is another each time that it changes",
             self.policy_epoch.clone(),
+        );
+        r.register(
+            "policy_behind",
+            "1 where the policy of the inventory could not be brought into force, so that none holds or the one before, else 0",
+            self.policy_behind.clone(),
         );
     }
 
@@ -307,14 +313,21 @@ impl StandingMetrics {
         // ENIs that are gone must not be shown on.
         self.policy_rules.clear();
         self.policy_epoch.clear();
+        self.policy_behind.clear();
         for eni in &security.enis {
-            if let (Some(rules), Some(epoch)) = (eni.rules, eni.epoch) {
-                let labels = PolicyLabels {
-                    eni: eni.eni_id.clone(),
-                    mode: eni.mode.clone(),
-                };
+            let labels = PolicyLabels {
+                eni: eni.eni_id.clone(),
+                mode: eni.mode.clone(),
+            };
+            if let Some(rules) = eni.rules {
                 self.policy_rules.get_or_create(&labels).set(shown(rules));
+            }
+            if let Some(epoch) = eni.epoch {
                 self.policy_epoch.get_or_create(&labels).set(epoch.into());
+            }
+            if eni.epoch.is_some() || eni.error.is_some() {
+                let behind = i64::from(eni.error.is_some());
+                self.policy_behind.get_or_create(&labels).set(behind);
             }
         }
     }

@@ -197,7 +197,7 @@ pub struct SecurityStatus {
     pub max_sessions: u64,
     /// Packets for whose session there was no room.
     pub packets_without_session: u64,
-    /// Why the policies that are in force are not those of the inventory.
+    /// Why the policies that are in force may not be those of the inventory, of whatever ENI.
     pub error: Option<String>,
     /// The host firewall's verdicts: `recorded`, `not wanted`, or why they cannot be had.
     pub netfilter: String,
@@ -217,12 +217,16 @@ pub struct JudgedStatus {
     pub mode: String,
     /// Groups that it is in.
     pub groups: u64,
-    /// Rules of all its groups together; none if nothing is judged.
+    /// Rules of all its groups together, as they are in force; none if nothing is judged, or if the policy that a previous agent has brought
+    /// into force holds on.
     pub rules: Option<u64>,
     /// Another number for each policy that came into force; none if nothing is judged.
     pub epoch: Option<u32>,
     /// Whether the host firewall's verdicts are wanted.
     pub netfilter: bool,
+    /// Why the policy that holds is not that of the inventory, if that is so.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// Whether what was counted of an ENI in one direction adds up to what its device counts by itself, since it is captured: in packets.
@@ -310,13 +314,30 @@ impl StatusDocument {
         let security = self.security.error.iter();
         let security = security
             .map(|error| format!("The inventory's security groups are not all in force: {error}."));
+        let judged = self.security.enis.iter().filter_map(JudgedStatus::trouble);
         let conservation = self.conservation.iter().filter_map(Conservation::trouble);
         sinks
             .chain(service)
             .chain(interfaces)
             .chain(security)
+            .chain(judged)
             .chain(conservation)
             .collect()
+    }
+}
+
+impl JudgedStatus {
+    fn trouble(&self) -> Option<String> {
+        let error = self.error.as_ref()?;
+        let holds = if self.epoch.is_some() {
+            "the policy that it had before holds on"
+        } else {
+            "nothing is judged"
+        };
+        Some(format!(
+            "The security groups of {} are not in force, and {holds}: {error}.",
+            self.eni_id
+        ))
     }
 }
 
@@ -458,6 +479,21 @@ mod tests {
         troubled.interfaces[0].captured = false;
         troubled.conservation[0].difference = 1;
         troubled.security.error = Some("no memory".to_owned());
-        assert_eq!(troubled.troubles().len(), 7);
+        troubled.security.enis = vec![
+            JudgedStatus::default(),
+            JudgedStatus {
+                eni_id: "eni-1".to_owned(),
+                epoch: Some(1),
+                error: Some("no memory".to_owned()),
+                ..JudgedStatus::default()
+            },
+        ];
+        let troubles = troubled.troubles();
+        assert_eq!(troubles.len(), 8);
+        let judged = "The security groups of eni-1 are not in force, and the policy that it had before holds on: no memory.";
+        assert!(
+            troubles.iter().any(|trouble| trouble == judged),
+            "{troubles:#?}"
+        );
     }
 }

@@ -101,7 +101,7 @@ fn service_line(service: &ServiceStatus) -> String {
 /// What there is to say of verdicts of all ENIs together.
 fn verdicts(security: &SecurityStatus) -> Vec<String> {
     let mut lines = Vec::new();
-    if security.enis.iter().any(|eni| eni.rules.is_some()) {
+    if security.enis.iter().any(|eni| eni.epoch.is_some()) {
         lines.push(format!(
             "Sessions: {} of {}; {} found no room",
             grouped(security.sessions),
@@ -411,6 +411,7 @@ mod tests {
                         rules: Some(1_000),
                         epoch: Some(7),
                         netfilter: true,
+                        error: None,
                     },
                     JudgedStatus {
                         eni_id: "eni-3".to_owned(),

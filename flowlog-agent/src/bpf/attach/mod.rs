@@ -168,7 +168,8 @@ impl Observer {
     ///
     /// # Errors
     ///
-    /// The kernel's. Nothing that was attached here stays attached then.
+    /// The kernel's. After [`BpfError::Attach`], and by XDP after any, nothing that was attached here stays attached. After another, what was
+    /// left there is as it was, for both programs of TC are loaded first.
     pub fn attach(
         prepared: Prepared,
         target: Target<'_>,
@@ -189,6 +190,7 @@ impl Observer {
         let ingress = if plan.xdp {
             attaching.xdp(&mut ebpf)?
         } else {
+            loaded(&mut ebpf, EGRESS)?;
             attaching.tc(&mut ebpf, INGRESS, DeviceDirection::Ingress)?
         };
         let made_marker = attaching.pin(MADE_CLSACT);
@@ -314,11 +316,7 @@ impl Attaching<'_> {
         direction: DeviceDirection,
     ) -> Result<Attached, BpfError> {
         let Self { target, plan, .. } = *self;
-        let program = object::classifier(ebpf, name)?;
-        program.load().map_err(|source| BpfError::Program {
-            program: name,
-            source,
-        })?;
+        let program = loaded(ebpf, name)?;
         let pin = self.pin(direction.as_str());
         if direction == DeviceDirection::Ingress {
             // A link of a previous agent at another hook would count everything a second time.
@@ -441,6 +439,18 @@ impl Attaching<'_> {
         program.load()?;
         link::attach_xdp(program, self.target, mode, &self.pin(pin))
     }
+}
+
+/// A TC program of the object, which is in the kernel.
+fn loaded<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut SchedClassifier, BpfError> {
+    let program = object::classifier(ebpf, name)?;
+    if program.fd().is_err() {
+        program.load().map_err(|source| BpfError::Program {
+            program: name,
+            source,
+        })?;
+    }
+    Ok(program)
 }
 
 /// Kernels before 6.6 do not know the attach type.
