@@ -53,8 +53,10 @@ impl Agent {
             self.close_open_windows()?;
         }
         if detach {
-            if !self.adopted.is_empty() {
-                // The next agent finds them as this one did.
+            let may_have_left = self.found_pins && !self.leftovers_looked_for;
+            if may_have_left || !self.adopted.is_empty() {
+                // What the agent before this one has left on devices that this one was not told of, and what was counted by agents of other
+                // versions: the next agent finds it as this one did.
                 return Ok(false);
             }
             self.ledger.released_all();

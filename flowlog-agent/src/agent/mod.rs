@@ -133,6 +133,8 @@ struct Agent {
     windows_left: Option<u64>,
     /// Counters of other ABI versions that are not drained yet.
     adopted: Vec<Adopted>,
+    /// Whether there were pins when the agent was started.
+    found_pins: bool,
     /// What a previous agent has left is looked for once, after the devices have been told of.
     leftovers_looked_for: bool,
     spool: Spool,

@@ -236,6 +236,7 @@ impl Agent {
             options: options.clone(),
             windows_left: options.windows,
             adopted,
+            found_pins: left == Pins::Left,
             leftovers_looked_for: false,
             metrics: Metrics::new(),
             ledger: Ledger::default(),
