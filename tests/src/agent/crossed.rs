@@ -4,7 +4,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Direction, LogStatus, Record, Volume};
+use super::{Action, Direction, LogStatus, Record, Volume};
 use crate::lab::{Family, flow_tuple};
 
 /// Differences of a kind that are told one by one.
@@ -123,7 +123,7 @@ impl Crossed {
 /// What identifies what a record tells.
 type Identity<'r> = (
     (&'r str, Option<&'r str>, &'r str, u64, u64),
-    (LogStatus, Option<Direction>, Option<u8>),
+    (LogStatus, Option<Direction>, Option<u8>, Option<Action>),
     (Option<IpAddr>, Option<u16>, Option<IpAddr>, Option<u16>),
 );
 
@@ -136,7 +136,12 @@ fn identity(record: &Record) -> Identity<'_> {
             record.start,
             record.end,
         ),
-        (record.log_status, record.direction, record.protocol),
+        (
+            record.log_status,
+            record.direction,
+            record.protocol,
+            record.action,
+        ),
         (
             record.srcaddr,
             record.srcport,

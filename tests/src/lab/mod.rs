@@ -3,6 +3,7 @@
 //! All of it needs root and runs in namespaces that the lab makes itself: see [`skip_unless_root`].
 
 mod background;
+mod command;
 mod flood;
 mod flows;
 pub mod namespace;

@@ -5,7 +5,7 @@ use flowlog_tests::lab::skip_unless_root;
 
 use crate::{
     frames::{address, fragments, udp},
-    rig::{Bench, chain, nft},
+    rig::{Bench, chain},
 };
 
 const RIGHT_V4: &str = "10.77.0.2";
@@ -94,9 +94,7 @@ fn a_translated_packet_is_of_the_flow_that_came_in() {
         return;
     }
     let mut bench = Bench::new();
-    nft(
-        bench.right(),
-        "table inet t {
+    let rules = "table inet t {
             chain translate {
                 type nat hook prerouting priority -100
                 ip daddr 10.77.0.9 udp dport 99 dnat ip to 10.77.0.2:9
@@ -106,8 +104,8 @@ fn a_translated_packet_is_of_the_flow_that_came_in() {
                 type filter hook input priority 0
                 udp dport 9 drop
             }
-        }",
-    );
+        }";
+    bench.right().nft(rules).expect("rules");
     for (to, count) in [("10.77.0.9", 3), ("fd00:77::9", 2)] {
         let to = address(to);
         bench.send(count, &crate::frames::frame(to, &udp(to, (4000, 99), 100)));

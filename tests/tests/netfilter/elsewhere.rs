@@ -3,7 +3,7 @@ use flowlog_tests::lab::{EndPlan, FrameSender, Namespace, VethPair, VethPlan, sk
 
 use crate::{
     frames::{Carried, address, frame, frame_from, tcp, udp},
-    rig::{Host, chain, device, nft, run, wire},
+    rig::{Host, chain, device, flush, wire},
 };
 
 /// Two wires with a host between them: left — middle0 on it, and middle1 — far.
@@ -86,7 +86,7 @@ fn what_is_dropped_on_its_way_through_is_of_the_eni_that_it_came_in_by() {
         router.send();
         host.assert_flows(hook, &AFTER);
         host.forget();
-        nft(router.host(), "flush ruleset");
+        flush(router.host());
     }
 }
 
@@ -118,7 +118,7 @@ fn what_would_have_gone_to_an_eni_appears() {
             ],
         );
         host.forget();
-        nft(router.host(), "flush ruleset");
+        flush(router.host());
     }
 }
 
@@ -178,10 +178,8 @@ fn a_bridge_has_its_own_hooks() {
     ] {
         namespace.ip(&command).expect("an address");
     }
-    run(
-        &middle,
-        &format!("bridge fdb replace {far_mac} dev middle1 master static"),
-    );
+    let fdb = format!("bridge fdb replace {far_mac} dev middle1 master static");
+    middle.run(&fdb, "").expect("an entry");
     let mut host = Host::new();
     host.capture(router.near.right(), 7, false);
     chain(

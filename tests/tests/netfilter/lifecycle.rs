@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt::Linger};
 
 use crate::{
     frames::{address, frame, udp},
-    rig::{Bench, PATIENCE, chain, nft, run},
+    rig::{Bench, PATIENCE, chain},
 };
 
 /// How many packets are sent while one agent takes over from another, again and again.
@@ -172,17 +172,15 @@ fn a_stream_that_is_dropped_midway_is_exact_in_octets_and_segments() {
         return;
     }
     let mut bench = Bench::new();
-    nft(
-        bench.right(),
-        &format!(
-            "table inet t {{
+    let rules = &format!(
+        "table inet t {{
                 chain c {{
                     type filter hook input priority 0
                     tcp dport 9 quota over {QUOTA} bytes counter drop
                 }}
             }}"
-        ),
     );
+    bench.right().nft(&rules).expect("rules");
     let right = bench.pair().right().namespace.clone();
     let left = bench.pair().left().namespace.clone();
     let listener = right.enter(|| TcpListener::bind("10.77.0.2:9"));
@@ -208,7 +206,7 @@ fn a_stream_that_is_dropped_midway_is_exact_in_octets_and_segments() {
     let flow = |verdict: &str| format!("7 in 6 10.77.0.1 {from} > 10.77.0.2 9 {verdict}");
     // Headers of 20 and of 32 octets, with a time stamp: netfilter counts those of a super-packet once, and each of its segments has them.
     let payload = |(packets, octets): (u64, u64)| octets.wrapping_sub(packets * 52);
-    let of_netfilter = || counter(&run(&right, "nft list ruleset"));
+    let of_netfilter = || counter(&right.run("nft list ruleset", "").expect("a listing"));
     let counted = bench.host().drain_until(|counted| {
         let dropped = counted.of(&flow("dropped after"));
         dropped.0 > 0 && payload(dropped) == payload(of_netfilter())

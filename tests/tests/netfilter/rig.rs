@@ -1,11 +1,9 @@
 //! A host with ENIs of its own, its counters, and rules of netfilter in it.
 use std::{
     collections::BTreeMap,
-    io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
@@ -342,7 +340,7 @@ impl Bench {
     pub(crate) fn assert_flows(&mut self, test: &str, expected: &[(&str, u64, u64)]) {
         self.host.assert_flows(test, expected);
         self.host.forget();
-        nft(self.right(), "flush ruleset");
+        flush(self.right());
     }
 }
 
@@ -362,40 +360,12 @@ pub(crate) fn wire() -> VethPair {
 /// Adds a chain of nftables with these rules, which are divided by semicolons.
 pub(crate) fn chain(namespace: &Namespace, family: &str, hook: &str, rules: &str) {
     let rules = rules.replace("; ", "\n");
-    nft(
-        namespace,
-        &format!("table {family} t {{\nchain c {{\ntype filter hook {hook};\n{rules}\n}}\n}}\n"),
-    );
+    let script =
+        format!("table {family} t {{\nchain c {{\ntype filter hook {hook};\n{rules}\n}}\n}}\n");
+    namespace.nft(&script).expect("rules");
 }
 
-/// Runs `nft` on a script in a namespace.
-pub(crate) fn nft(namespace: &Namespace, script: &str) {
-    let run = || {
-        let mut child = Command::new("nft")
-            .args(["-f", "-"])
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("nft, which `cargo xtask setup` installs");
-        let mut input = child.stdin.take().expect("its input");
-        input.write_all(script.as_bytes()).expect("a script");
-        drop(input);
-        child.wait_with_output().expect("its end")
-    };
-    let output = namespace.enter(run).expect("the namespace");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "nft on {script}: {error}");
-}
-
-/// Runs a program such as `iptables` in a namespace, and gives what it wrote.
-pub(crate) fn run(namespace: &Namespace, line: &str) -> String {
-    let mut words = line.split_whitespace();
-    let program = words.next().expect("a program");
-    let output = namespace
-        .enter(|| Command::new(program).args(words).output())
-        .expect("the namespace")
-        .unwrap_or_else(|error| panic!("{program}, which `cargo xtask setup` installs: {error}"));
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{line}: {error}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+/// Takes all rules of nftables away.
+pub(crate) fn flush(namespace: &Namespace) {
+    namespace.nft("flush ruleset").expect("no rules");
 }

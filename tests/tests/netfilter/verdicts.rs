@@ -5,7 +5,7 @@ use flowlog_tests::lab::skip_unless_root;
 
 use crate::{
     frames::{address, echo, frame, tagged, tcp, udp},
-    rig::{Bench, chain, run},
+    rig::{Bench, chain},
 };
 
 const RIGHT_V4: &str = "10.77.0.2";
@@ -169,14 +169,10 @@ fn iptables_of_either_kind() {
     for program in ["iptables-nft", "iptables-legacy"] {
         let v6 = program.replacen("ip", "ip6", 1);
         for program in [program, v6.as_str()] {
-            run(
-                bench.right(),
-                &format!("{program} -A INPUT -p udp --dport 9 -j DROP"),
-            );
-            run(
-                bench.right(),
-                &format!("{program} -A OUTPUT -p udp --dport 9 -j DROP"),
-            );
+            for chain in ["INPUT", "OUTPUT"] {
+                let rule = format!("{program} -A {chain} -p udp --dport 9 -j DROP");
+                bench.right().run(&rule, "").expect("a rule");
+            }
         }
         let (v4, v6_address) = (address(RIGHT_V4), address(RIGHT_V6));
         for to in [v4, v6_address] {
@@ -216,7 +212,8 @@ fn iptables_of_either_kind() {
             ],
         );
         for program in [program, v6.as_str()] {
-            run(bench.right(), &format!("{program} -F"));
+            let flush = format!("{program} -F");
+            bench.right().run(&flush, "").expect("no rules");
         }
     }
 }

@@ -5,11 +5,18 @@ use std::thread;
 use std::time::Duration;
 
 use flowlog_agent::failpoint::STEPS;
-use flowlog_tests::agent::AgentPlan;
+use flowlog_tests::agent::{AgentPlan, AgentProcess};
 use flowlog_tests::lab::random;
 use nix::sys::signal::Signal;
 
-use crate::scene::{Scene, skipped};
+use crate::scene::{Scene, Setting, skipped};
+use crate::verdicts::{Policies, assert_verdicts};
+
+const JUDGED: Setting = Setting {
+    disk_bytes: None,
+    broken_sink: false,
+    judged: true,
+};
 
 #[test]
 fn kills_at_random_lose_nothing_and_tell_nothing_twice() {
@@ -37,13 +44,50 @@ fn kills_at_random_lose_nothing_and_tell_nothing_twice() {
     assert!(finished.ok() > 0);
 }
 
+/// Security groups in both modes and a firewall, whose rules change too: while the agent runs, and while it does not.
+#[test]
+fn kills_at_random_and_changed_rules_lose_no_verdict() {
+    const KILLS: u64 = 20;
+    const LONGEST_MS: u64 = 1500;
+    if skipped("kills_at_random_and_changed_rules_lose_no_verdict") {
+        return;
+    }
+    let seed = RandomState::new().build_hasher().finish();
+    println!("the seed of the moments is {seed}");
+    let mut scene = Scene::set(&JUDGED, |plan| plan);
+    let policies = [Policies::First, Policies::Later];
+    let enis = policies.map(|policies| policies.enis(scene.pair()));
+    scene.beside(|agent| {
+        let mut next = enis.iter().cycle().skip(1);
+        let mut change = |agent: &AgentProcess| {
+            let enis = next.next().expect("there is always another");
+            agent.replace_inventory(enis.clone()).expect("written");
+        };
+        for kill in 0..KILLS {
+            let moment = random(seed, kill);
+            if moment.is_multiple_of(2) {
+                change(agent);
+            }
+            thread::sleep(Duration::from_millis(moment % LONGEST_MS));
+            agent.kill().expect("killed");
+            if moment.is_multiple_of(3) {
+                change(agent);
+            }
+            agent.restart().expect("restarted");
+        }
+    });
+    scene.captured();
+    assert_verdicts(&scene.finish().records, &policies);
+}
+
 /// Three lives that end at a step, the first time, the second and the third time that it is reached; and one that does not.
 fn killed_at(test: &str, step: &str) {
     if skipped(test) {
         return;
     }
     let merges = step.starts_with("compaction-");
-    let mut scene = Scene::start(|plan| AgentPlan {
+    // With everything that judges: there is so the more to be lost.
+    let mut scene = Scene::set(&JUDGED, |plan| AgentPlan {
         // So that a window has many drains, which are to be merged.
         flow_map_entries: merges.then_some((64, 64)),
         window_seconds: if merges {
@@ -70,7 +114,7 @@ fn killed_at(test: &str, step: &str) {
         agent.restart().expect("restarted");
     });
     scene.captured();
-    scene.finish();
+    assert_verdicts(&scene.finish().records, &[Policies::First]);
 }
 
 macro_rules! killed_at {

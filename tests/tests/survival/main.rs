@@ -19,3 +19,5 @@ mod sinks;
 mod status;
 #[cfg(test)]
 mod variant;
+#[cfg(test)]
+mod verdicts;

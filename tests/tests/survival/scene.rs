@@ -16,6 +16,8 @@ use flowlog_tests::lab::{
 };
 use tempfile::TempDir;
 
+use crate::verdicts::{self, Policies};
+
 /// The agent that cargo builds with these tests; it has failpoints.
 pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_flowlog-agent-under-test");
 /// The ENI of the wire's left end.
@@ -58,6 +60,8 @@ pub(crate) struct Setting {
     pub(crate) disk_bytes: Option<u64>,
     /// The file's folder is there as a file, so that nothing can be written: see [`Scene::mend_sink`].
     pub(crate) broken_sink: bool,
+    /// Both ENIs have security groups, and the right end has a firewall.
+    pub(crate) judged: bool,
 }
 
 impl Scene {
@@ -78,15 +82,21 @@ impl Scene {
         if setting.broken_sink {
             std::fs::write(folder.path().join("out"), "").expect("a file");
         }
+        let enis = if setting.judged {
+            verdicts::filter(pair.right());
+            Policies::First.enis(&pair)
+        } else {
+            [
+                EniPlan::end(LEFT, pair.left()),
+                EniPlan::end(RIGHT, pair.right()),
+            ]
+        };
         let plan = AgentPlan {
             flow_logs: vec![file_log("file", &file_in(&folder))],
             output: None,
             metrics: Some(METRICS.to_owned()),
             namespace: Some(host.clone()),
-            ..AgentPlan::capturing([
-                EniPlan::end(LEFT, pair.left()),
-                EniPlan::end(RIGHT, pair.right()),
-            ])
+            ..AgentPlan::capturing(enis)
         };
         let plan = change(plan);
         let scene = Self {
@@ -329,7 +339,8 @@ pub(crate) fn file_log(name: &str, path: &Path) -> FlowLogPlan {
             max_size: 16 << 20,
             max_files: 1000,
         },
-        extra: "format = \"json\"".to_owned(),
+        extra: "format = \"json\"\nfields = [\"reject-reason\", \"security-group-rule-id\"]"
+            .to_owned(),
         ..FlowLogPlan::of(Resource::Vpc("vpc-test".to_owned()))
     }
 }

@@ -13,7 +13,10 @@ use flowlog_tests::{
 
 use crate::{
     frames::{Senders, frame},
-    scene::{Flow, Mode, Told, VM, flows, packets, received, silent_wire, start, stop_after, vm},
+    scene::{
+        Flow, Mode, Told, VM, flows, packets, received, silent_wire, start, stop_after, verdicts,
+        vm,
+    },
 };
 
 const UDP: u8 = 17;
@@ -50,7 +53,7 @@ fn of(flows: &std::collections::BTreeMap<Flow, Told>, port: u16, action: Action)
 }
 
 /// Replaces the inventory, and waits until it is in force: a status is told after it was followed.
-fn follow(agent: &AgentProcess, eni: EniPlan) {
+pub(crate) fn follow(agent: &AgentProcess, eni: EniPlan) {
     let mark = agent.log_mark().expect("it runs");
     agent.replace_inventory([eni]).expect("an inventory");
     agent
@@ -115,7 +118,20 @@ fn a_changed_rule_takes_effect_under_traffic() {
         let records = agent.records_so_far().expect("it runs");
         let outcome = stop_after(agent, sent, 0);
         assert_eq!(volume(&outcome.records, VM, Direction::In).packets, sent);
-        let flows = counts(&records);
+        for record in &records {
+            let Some(port) = record.dstport else { continue };
+            // By all of one policy, or all of the other.
+            let rule = record.security_group_rule_id.as_deref();
+            let whole = match (port, record.action) {
+                (7000, Some(Action::Accept)) => [Some("sgr-a"); 2],
+                (7001, Some(Action::Accept)) => [Some("sgr-b"), Some("sgr-c")],
+                (7002, Some(Action::Accept)) => [Some("sgr-d"); 2],
+                (7000 | 7002, Some(Action::Reject)) => [None; 2],
+                _ => panic!("{record:?}"),
+            };
+            assert!(whole.contains(&rule), "{record:?}");
+        }
+        let flows = verdicts(&records);
         let each = rounds + 10_000;
         assert_eq!(
             of(&flows, 7000, Action::Accept) + of(&flows, 7000, Action::Reject),
@@ -137,15 +153,6 @@ fn a_changed_rule_takes_effect_under_traffic() {
         };
         assert_eq!(received(&pair.right().namespace), passed);
     }
-}
-
-/// As [`flows`], where a flow may have been decided by one rule and then by another.
-fn counts(records: &[flowlog_tests::agent::Record]) -> std::collections::BTreeMap<Flow, Told> {
-    let without = records.iter().map(|record| flowlog_tests::agent::Record {
-        security_group_rule_id: None,
-        ..record.clone()
-    });
-    flows(&without.collect::<Vec<_>>())
 }
 
 /// Off, observed, enforced and back, under traffic: no packet is missed or counted twice, and the device sees all of them.
@@ -186,7 +193,7 @@ fn another_mode_takes_effect_without_a_gap() {
     );
     let device = device_stats(&pair.right().namespace, &pair.right().name).expect("statistics");
     assert_eq!(device.rx_packets, 2 * rounds);
-    let flows = counts(&outcome.records);
+    let flows = verdicts(&outcome.records);
     assert_eq!(of(&flows, 7000, Action::Accept), rounds);
     assert_eq!(
         of(&flows, 7001, Action::Accept) + of(&flows, 7001, Action::Reject),

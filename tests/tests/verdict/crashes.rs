@@ -1,6 +1,5 @@
 //! An agent that dies leaves the last policy in force and the sessions known, and the next one goes on with them.
 use std::{
-    io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     thread,
     time::Duration,
@@ -8,23 +7,20 @@ use std::{
 
 use flowlog_model::record::FlowTuple;
 use flowlog_tests::{
-    agent::{
-        Action, AgentPlan, DestinationPlan, Direction, FlowLogPlan, OnExit, RejectReason, Resource,
-        records_of, volume,
-    },
+    agent::{Action, AgentPlan, Direction, OnExit, records_of, volume},
     lab::{VethPair, skip_unless_root},
 };
 
 use crate::{
+    connection::Connection,
     frames::{Senders, frame},
     scene::{
-        Mode, VM, address, flows, nft, packets, received, silent_wire, start, start_plan,
-        stop_after, vm, wire,
+        Mode, VM, address, flows, nft, packets, start, start_plan, stop_after, to_file, vm, wire,
     },
 };
 
 /// Nothing is allowed but what the VM asks of port 8080.
-const CLIENT: &str = r#"
+pub(crate) const CLIENT: &str = r#"
 [[security-group]]
 security-group-id = "sg"
 vpc-id = "vpc-test"
@@ -35,33 +31,10 @@ rule = [
 ]
 "#;
 
-/// A connection of the VM to outside: its end and the other.
-fn connection(pair: &VethPair) -> (TcpStream, TcpStream) {
+/// A connection of the VM to outside.
+pub(crate) fn connection(pair: &VethPair) -> Connection {
     let target = SocketAddr::new(address(pair.left(), false), 8080);
-    let listener = pair.left().namespace.enter(|| TcpListener::bind(target));
-    let listener = listener.expect("the namespace").expect("a listener");
-    let connect = || TcpStream::connect_timeout(&target, Duration::from_secs(5));
-    let ours = pair.right().namespace.enter(connect);
-    let ours = ours.expect("the namespace").expect("a connection");
-    let theirs = listener.accept().expect("a connection").0;
-    for stream in [&ours, &theirs] {
-        stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .expect("a time limit");
-    }
-    (ours, theirs)
-}
-
-/// Each end says something that the other hears.
-fn talk((ours, theirs): &mut (TcpStream, TcpStream)) {
-    let mut heard = [0; 5];
-    theirs.write_all(b"hello").expect("sent");
-    ours.read_exact(&mut heard)
-        .expect("it passes as its session");
-    ours.write_all(b"there").expect("sent");
-    theirs
-        .read_exact(&mut heard)
-        .expect("it passes as its session");
+    Connection::open(pair.right(), (pair.left(), target))
 }
 
 fn is_enforced(pair: &VethPair) {
@@ -82,15 +55,15 @@ fn a_killed_agent_leaves_its_policy_in_force_and_its_sessions_known() {
     let pair = wire();
     let mut agent = start(vm(&pair, Mode::Enforce, &["sg"], CLIENT));
     let mut connection = connection(&pair);
-    talk(&mut connection);
+    connection.talk();
     is_enforced(&pair);
     for _ in 0..3 {
         agent.kill().expect("killed");
-        talk(&mut connection);
+        connection.talk();
         is_enforced(&pair);
         agent.restart().expect("restarted");
         agent.wait_until_captured(&[VM]).expect("captured");
-        talk(&mut connection);
+        connection.talk();
         is_enforced(&pair);
     }
     agent
@@ -129,11 +102,11 @@ fn an_agent_that_stays_enforces_on() {
     let mut connection = connection(&pair);
     for _ in 0..2 {
         agent.stop().expect("its end");
-        talk(&mut connection);
+        connection.talk();
         is_enforced(&pair);
         agent.restart().expect("restarted");
         agent.wait_until_captured(&[VM]).expect("captured");
-        talk(&mut connection);
+        connection.talk();
     }
 }
 
@@ -151,20 +124,10 @@ fn with_verdicts_of_both_kinds_kills_lose_nothing_and_tell_nothing_twice() {
     // The file has each line once; standard output may get it again.
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("flow.log");
-    let mut agent = start_plan(&AgentPlan {
-        flow_logs: vec![FlowLogPlan {
-            destination: DestinationPlan::File {
-                path: file.clone(),
-                max_size: 16 << 20,
-                max_files: 100,
-            },
-            extra: "format = \"json\"\nfields = [\"reject-reason\", \"security-group-rule-id\"]"
-                .to_owned(),
-            ..FlowLogPlan::of(Resource::Vpc("vpc-test".to_owned()))
-        }],
-        output: None,
-        ..AgentPlan::capturing([vm(&pair, Mode::Observe, &["sg"], &tables)])
-    });
+    let mut agent = start_plan(&to_file(
+        &file,
+        [vm(&pair, Mode::Observe, &["sg"], &tables)],
+    ));
     let (left, right) = (pair.left().clone(), pair.right().clone());
     let flow = |port| FlowTuple {
         src_addr: address(&left, false),
@@ -219,64 +182,4 @@ fn with_verdicts_of_both_kinds_kills_lose_nothing_and_tell_nothing_twice() {
     assert_eq!(dropped(Action::Accept) + dropped(Action::Reject), rounds);
     // What was in flight as a window ended may be told as accepted.
     assert!(dropped(Action::Accept) <= rounds / 100, "{flows:#?}");
-}
-
-/// The map of sessions is full: what finds no room is decided as configured, counted, and told.
-#[test]
-fn a_full_table_of_sessions_fails_as_it_is_told_to() {
-    const SESSIONS: u64 = 1024;
-    const MORE: u64 = 300;
-    if skip_unless_root("a_full_table_of_sessions_fails_as_it_is_told_to") {
-        return;
-    }
-    for (when_full, action) in [("accept", Action::Accept), ("reject", Action::Reject)] {
-        let pair = silent_wire();
-        let agent = start_plan(&AgentPlan {
-            extra: format!("[security]\nmax-sessions = {SESSIONS}\nwhen-full = {when_full:?}\n"),
-            ..AgentPlan::capturing([vm(&pair, Mode::Enforce, &["sg"], CLIENT)])
-        });
-        let mut senders = Senders::new(&pair);
-        for index in 0..SESSIONS + MORE {
-            let flow = FlowTuple {
-                src_addr: [198, 51, 100, 1].into(),
-                src_port: 1024 + index as u16,
-                dst_addr: [10, 88, 0, 10].into(),
-                dst_port: 7000,
-                protocol: 17,
-            };
-            senders.send_in(&frame(pair.left(), pair.right(), &flow), 1);
-        }
-        agent
-            .wait_for_packets(VM, Direction::In, SESSIONS + MORE)
-            .expect("records");
-        let status = agent.status().expect("a status");
-        let security = &status["security"];
-        assert_eq!(security["max-sessions"], SESSIONS);
-        let (known, missed) = (&security["sessions"], &security["packets-without-session"]);
-        let (known, missed) = (
-            known.as_u64().expect("a number"),
-            missed.as_u64().expect("a number"),
-        );
-        assert_eq!((known, missed), (SESSIONS, MORE), "{security}");
-        let flows = flows(&stop_after(agent, SESSIONS + MORE, 0).records);
-        // What is let in without a session was accepted by its rule; what is not, by none.
-        let accepted = packets(&flows, |flow, told| {
-            flow.action == Action::Accept && told.rule.as_deref() == Some("sgr-web")
-        });
-        let rejected = packets(&flows, |flow, told| {
-            let full = told.reason == Some(RejectReason::SessionTableFull);
-            flow.action == Action::Reject && full && told.rule.is_none()
-        });
-        let expected = match action {
-            Action::Accept => (SESSIONS + MORE, 0),
-            Action::Reject => (SESSIONS, MORE),
-        };
-        assert_eq!((accepted, rejected), expected);
-        let passed = if action == Action::Accept {
-            SESSIONS + MORE
-        } else {
-            SESSIONS
-        };
-        assert_eq!(received(&pair.right().namespace), passed);
-    }
 }

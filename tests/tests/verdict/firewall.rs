@@ -9,7 +9,7 @@ use flowlog_tests::{
 
 use crate::{
     frames::{Senders, frame},
-    scene::{Told, VM, address, flows, nft, packets, run, start, start_plan, stop_after, wire},
+    scene::{Told, VM, address, flows, nft, packets, start, start_plan, stop_after, wire},
 };
 
 const UDP: u8 = 17;
@@ -42,7 +42,7 @@ impl Firewall {
                 ] {
                     let rule =
                         format!("{program} -w -A {chain} -p udp --dport {port} -j {verdict}");
-                    run(namespace, &rule, "");
+                    namespace.run(&rule, "").expect("a rule");
                 }
             }
         }
@@ -201,16 +201,24 @@ fn what_is_not_forwarded_is_a_reject_of_where_it_came_in() {
             namespace: namespace.clone(),
             name: name.to_owned(),
             mac: [2, 0xf1, 0, 0, 1, host],
-            addresses: vec![(IpAddr::from([10, 78, 0, host]), 24)],
+            addresses: vec![
+                (IpAddr::from([10, 78, 0, host]), 24),
+                (IpAddr::from([0xfd00, 0x78, 0, 0, 0, 0, 0, host.into()]), 64),
+            ],
         };
         let second = VethPair::create(VethPlan::new(
             end(router, "back0", 1),
             end(&beyond, "far0", 2),
         ));
         let second = second.expect("a wire");
-        router.set_sysctl("ipv4/ip_forward", "1").expect("a router");
-        let route = ["route", "add", "10.78.0.0/24", "via", "10.77.0.2"];
-        pair.left().namespace.ip(&route).expect("a route");
+        for (path, route, via) in [
+            ("ipv4/ip_forward", "10.78.0.0/24", "10.77.0.2"),
+            ("ipv6/conf/all/forwarding", "fd00:78::/64", "fd00:77::2"),
+        ] {
+            router.set_sysctl(path, "1").expect("a router");
+            let route = ["route", "add", route, "via", via];
+            pair.left().namespace.ip(&route).expect("a route");
+        }
         firewall.set(router, "forward");
         let back = "eni-back";
         let agent = start_plan(&AgentPlan::capturing([
@@ -218,34 +226,29 @@ fn what_is_not_forwarded_is_a_reject_of_where_it_came_in() {
             EniPlan::end(back, second.left()),
         ]));
         agent.wait_until_captured(&[back]).expect("captured");
-        let to = |port| SocketAddr::from(([10, 78, 0, 2], port));
-        let sent = [(7000, 5), (7002, 4)].map(|(port, datagrams)| {
-            (
-                (send(pair.left(), to(port), datagrams), to(port)),
-                datagrams,
-            )
+        let sent = [false, true].map(|v6| {
+            [(7000, 5), (7001, 3), (7002, 4)].map(|(port, datagrams)| {
+                let to = SocketAddr::new(address(second.right(), v6), port);
+                ((send(pair.left(), to, datagrams), to), datagrams)
+            })
         });
-        let outcome = stop_after(agent, 9, 0);
+        let outcome = stop_after(agent, 24, 0);
         let of = |eni: &str| {
             let records = outcome.records.iter().filter(|record| record.eni_id == eni);
             flows(&records.cloned().collect::<Vec<_>>())
         };
         let (front, behind) = (of(VM), of(back));
-        let [(dropped, five), (forwarded, four)] = sent;
-        assert_eq!(
-            told(&front, Direction::In, dropped),
-            [None, Some(rejected(five))],
-            "{firewall:?}"
-        );
-        assert_eq!(
-            told(&front, Direction::In, forwarded),
-            [Some(accepted(four)), None]
-        );
-        assert_eq!(told(&behind, Direction::Out, dropped), [None, None]);
-        assert_eq!(
-            told(&behind, Direction::Out, forwarded),
-            [Some(accepted(four)), None]
-        );
+        for (ends, datagrams) in sent.into_iter().flatten() {
+            let (at_front, at_back) = if ends.1.port() == 7002 {
+                let forwarded = [Some(accepted(datagrams)), None];
+                (forwarded.clone(), forwarded)
+            } else {
+                ([None, Some(rejected(datagrams))], [None, None])
+            };
+            let case = format!("{firewall:?} {ends:?}");
+            assert_eq!(told(&front, Direction::In, ends), at_front, "{case}");
+            assert_eq!(told(&behind, Direction::Out, ends), at_back, "{case}");
+        }
     }
 }
 

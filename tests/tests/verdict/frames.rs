@@ -6,7 +6,10 @@ use flowlog_model::{
     record::{Direction, FlowTuple},
     security_group::DescribedPacket,
 };
-use flowlog_tests::lab::{EndPlan, FrameSender, VethPair};
+use flowlog_tests::{
+    lab::{EndPlan, FrameSender, VethPair},
+    packets::build,
+};
 
 /// Identifier of echo requests.
 const ECHO_ID: u16 = 77;
@@ -45,6 +48,38 @@ pub(crate) fn frame(from: &EndPlan, to: &EndPlan, flow: &FlowTuple) -> Vec<u8> {
     frame
 }
 
+/// ICMP errors about the crafted TCP and UDP packets: whole, with as little of these as an error may quote, and with too little.
+pub(crate) fn errors() -> impl Iterator<Item = Vec<u8>> {
+    let quoted = [
+        (6, build::tcp(2, b"a question")),
+        (17, build::udp(b"a question")),
+    ];
+    quoted.into_iter().flat_map(|(protocol, upper)| {
+        let v4 = build::plain_ipv4(protocol, &upper);
+        let v6 = build::ipv6(&[], protocol, &upper);
+        // Unreachable, and too big. Whoever answers a packet is at its other end.
+        let about_v4 = [v4.len(), 28, 20].map(|octets| {
+            let message = [&[3, 3, 0, 0, 0, 0, 0, 0], &v4[..octets]].concat();
+            let mut error = build::plain_ipv4(1, &message);
+            swap(&mut error[12..20]);
+            build::ethernet(build::IPV4, &error)
+        });
+        let about_v6 = [v6.len(), 48, 40].map(|octets| {
+            let message = [&[2, 0, 0, 0, 0, 0, 5, 0], &v6[..octets]].concat();
+            let mut error = build::ipv6(&[], 58, &message);
+            swap(&mut error[8..40]);
+            build::ethernet(build::IPV6, &error)
+        });
+        [about_v4, about_v6].into_iter().flatten()
+    })
+}
+
+/// Exchanges both halves: of two addresses, which leaves checksums right.
+fn swap(addresses: &mut [u8]) {
+    let half = addresses.len() / 2;
+    addresses.rotate_left(half);
+}
+
 /// Sends what comes to the VM from outside, and what it sends itself.
 pub(crate) struct Senders {
     pair: (EndPlan, EndPlan),
@@ -62,17 +97,15 @@ impl Senders {
         }
     }
 
-    /// Sends a packet in its direction, so many times; of what the VM sends, how many the device took.
+    /// Sends a packet in its direction, so many times; gives how many the device took.
     pub(crate) fn send(&mut self, packet: &DescribedPacket, times: u64) -> u64 {
         let (outside, vm) = &self.pair;
-        match packet.direction {
-            Direction::In => self.send_in(&frame(outside, vm, &packet.flow), times),
-            Direction::Out => {
-                let frame = frame(vm, outside, &packet.flow);
-                let taken = (0..times).filter(|_| self.vm.offer(&frame).expect("offered"));
-                taken.count() as u64
-            }
-        }
+        let (sender, frame) = match packet.direction {
+            Direction::In => (&mut self.outside, frame(outside, vm, &packet.flow)),
+            Direction::Out => (&mut self.vm, frame(vm, outside, &packet.flow)),
+        };
+        let taken = (0..times).filter(|_| sender.offer(&frame).expect("offered"));
+        taken.count() as u64
     }
 
     /// Sends a frame from outside, so many times.

@@ -4,16 +4,17 @@ use std::{
     time::Duration,
 };
 
-use etherparse::{IpFragOffset, IpNumber, Ipv4Header};
 use flowlog_tests::{
-    agent::{Action, Direction, RejectReason},
-    lab::{EndPlan, skip_unless_root, traffic},
+    agent::{Action, Direction, Record, RejectReason},
+    lab::{EndPlan, VethPair, skip_unless_root, traffic},
+    packets::build::{self, Extension, Piece},
 };
 
 use crate::{
     frames::Senders,
     scene::{
-        Mode, address, flows, nft, packets, received, silent_wire, start, stop_after, vm, wire,
+        Mode, Told, address, flows, nft, packets, received, silent_wire, start, stop_after, vm,
+        wire,
     },
 };
 
@@ -30,6 +31,7 @@ fn closed_but(rules: &str) -> String {
 }
 
 const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -73,7 +75,27 @@ fn a_reply_inherits_the_verdict_on_the_request() {
     }
 }
 
-const PING: &str = r#"{ security-group-rule-id = "sgr-ping", direction = "ingress", ip-protocol = "ICMP", source-cidr-ip = "10.77.0.0/24" },"#;
+const PING: &str = r#"{ security-group-rule-id = "sgr-ping", direction = "ingress", ip-protocol = "ICMP", source-cidr-ip = "10.77.0.0/24" },
+           { security-group-rule-id = "sgr-ping-6", direction = "ingress", ip-protocol = "ICMPv6", ipv6-source-cidr-ip = "fd00:77::/64" },"#;
+
+/// Of each flow: direction, protocol, action, and what the records say.
+fn lines(records: &[Record]) -> Vec<(Direction, u8, Action, Told)> {
+    let flows = flows(records).into_iter();
+    flows
+        .map(|(flow, told)| (flow.direction, flow.protocol, flow.action, told))
+        .collect()
+}
+
+/// An echo request to the VM, whose answer nobody waits for.
+fn ping(pair: &VethPair, v6: bool) {
+    let request = if v6 {
+        "icmpv6 fd00:77::1 > fd00:77::2 in"
+    } else {
+        "icmp 10.77.0.1 > 10.77.0.2 in"
+    };
+    let taken = Senders::new(pair).send(&request.parse().expect("a packet"), 1);
+    assert_eq!(taken, 1);
+}
 
 /// ACCEPT in, and REJECT out by the filter that is not stateful.
 #[test]
@@ -81,35 +103,41 @@ fn a_ping_whose_reply_is_denied_on_the_way_out() {
     if skip_unless_root("a_ping_whose_reply_is_denied_on_the_way_out") {
         return;
     }
-    for mode in Mode::BOTH {
+    for (mode, v6) in [
+        (Mode::Observe, false),
+        (Mode::Enforce, false),
+        (Mode::Enforce, true),
+    ] {
         let pair = wire();
         nft(
             &pair.right().namespace,
             "output",
-            "icmp type echo-reply drop;",
+            "icmp type echo-reply drop; icmpv6 type echo-reply drop;",
         );
         let agent = start(vm(&pair, mode, &["sg"], &closed_but(PING)));
-        let target = address(pair.right(), false);
-        assert!(traffic::ping(&pair.left().namespace, target, 1, 56).is_err());
-        let flows = flows(&stop_after(agent, 1, 1).records);
-        let [(request, accepted), (reply, rejected)] = &flows.iter().collect::<Vec<_>>()[..] else {
-            panic!("{flows:#?}");
+        ping(&pair, v6);
+        let (protocol, rule) = if v6 {
+            (ICMPV6, "sgr-ping-6")
+        } else {
+            (ICMP, "sgr-ping")
+        };
+        let request = Told {
+            packets: 1,
+            reason: None,
+            rule: Some(rule.to_owned()),
+        };
+        let reply = Told {
+            packets: 1,
+            reason: Some(RejectReason::Netfilter),
+            rule: None,
         };
         assert_eq!(
-            (request.direction, request.protocol, request.action),
-            (Direction::In, ICMP, Action::Accept)
-        );
-        assert_eq!(
-            (accepted.packets, accepted.reason, accepted.rule.as_deref()),
-            (1, None, Some("sgr-ping"))
-        );
-        assert_eq!(
-            (reply.direction, reply.protocol, reply.action),
-            (Direction::Out, ICMP, Action::Reject)
-        );
-        assert_eq!(
-            (rejected.packets, rejected.reason, rejected.rule.as_deref()),
-            (1, Some(RejectReason::Netfilter), None)
+            lines(&stop_after(agent, 1, 1).records),
+            [
+                (Direction::In, protocol, Action::Accept, request),
+                (Direction::Out, protocol, Action::Reject, reply),
+            ],
+            "{mode:?}"
         );
     }
 }
@@ -120,23 +148,21 @@ fn a_ping_that_is_denied_in() {
     if skip_unless_root("a_ping_that_is_denied_in") {
         return;
     }
-    let pair = wire();
-    let agent = start(vm(&pair, Mode::Enforce, &["sg"], CLOSED));
-    let target = address(pair.right(), false);
-    assert!(traffic::ping(&pair.left().namespace, target, 1, 56).is_err());
-    let outcome = stop_after(agent, 1, 0);
-    let flows = flows(&outcome.records);
-    let [(request, rejected)] = &flows.iter().collect::<Vec<_>>()[..] else {
-        panic!("{flows:#?}");
-    };
-    assert_eq!(
-        (request.direction, request.protocol, request.action),
-        (Direction::In, ICMP, Action::Reject)
-    );
-    assert_eq!(
-        (rejected.packets, rejected.reason, rejected.rule.as_deref()),
-        (1, Some(RejectReason::SecurityGroup), None)
-    );
+    for v6 in [false, true] {
+        let pair = wire();
+        let agent = start(vm(&pair, Mode::Enforce, &["sg"], CLOSED));
+        ping(&pair, v6);
+        let protocol = if v6 { ICMPV6 } else { ICMP };
+        let request = Told {
+            packets: 1,
+            reason: Some(RejectReason::SecurityGroup),
+            rule: None,
+        };
+        assert_eq!(
+            lines(&stop_after(agent, 1, 0).records),
+            [(Direction::In, protocol, Action::Reject, request)]
+        );
+    }
 }
 
 /// Where it is only observed, it passes, and so does its reply: both are as they would have been.
@@ -211,57 +237,57 @@ fn fragments_are_judged_by_the_ports_of_their_first() {
         return;
     }
     let rules = closed_but(
-        r#"{ security-group-rule-id = "sgr-udp", direction = "ingress", ip-protocol = "UDP", port-range = "7000/7000", source-cidr-ip = "0.0.0.0/0" },"#,
+        r#"{ security-group-rule-id = "sgr-udp", direction = "ingress", ip-protocol = "UDP", port-range = "7000/7000", source-cidr-ip = "0.0.0.0/0" },
+           { security-group-rule-id = "sgr-udp-6", direction = "ingress", ip-protocol = "UDP", port-range = "7000/7000", ipv6-source-cidr-ip = "::/0" },"#,
     );
     for mode in Mode::BOTH {
-        let pair = silent_wire();
-        let agent = start(vm(&pair, mode, &["sg"], &rules));
-        let mut senders = Senders::new(&pair);
-        for (id, port) in [(1, 7000), (2, 7001)] {
-            for frame in fragments(pair.left(), pair.right(), id, port) {
-                senders.send_in(&frame, 1);
+        for v6 in [false, true] {
+            let pair = silent_wire();
+            let agent = start(vm(&pair, mode, &["sg"], &rules));
+            let mut senders = Senders::new(&pair);
+            for (id, port) in [(1, 7000), (2, 7001)] {
+                for frame in fragments(pair.right(), v6, id, port) {
+                    senders.send_in(&frame, 1);
+                }
             }
+            let flows = flows(&stop_after(agent, 6, 0).records);
+            let of = |port: u16, action: Action| {
+                packets(&flows, |flow, _| {
+                    flow.dst.port() == port && flow.action == action && flow.protocol == UDP
+                })
+            };
+            assert_eq!(
+                (of(7000, Action::Accept), of(7001, Action::Reject)),
+                (3, 3),
+                "{flows:#?}"
+            );
+            assert_eq!(flows.len(), 2, "{flows:#?}");
+            let passed = if mode == Mode::Enforce { 3 } else { 6 };
+            assert_eq!(received(&pair.right().namespace), passed);
         }
-        let flows = flows(&stop_after(agent, 6, 0).records);
-        let of = |port: u16, action: Action| {
-            packets(&flows, |flow, _| {
-                flow.dst.port() == port && flow.action == action && flow.protocol == UDP
-            })
-        };
-        assert_eq!(
-            (of(7000, Action::Accept), of(7001, Action::Reject)),
-            (3, 3),
-            "{flows:#?}"
-        );
-        assert_eq!(flows.len(), 2, "{flows:#?}");
-        let passed = if mode == Mode::Enforce { 3 } else { 6 };
-        assert_eq!(received(&pair.right().namespace), passed);
     }
 }
 
-/// Three fragments of one UDP datagram.
-fn fragments(from: &EndPlan, to: &EndPlan, id: u16, port: u16) -> Vec<Vec<u8>> {
-    (0..3_u16)
-        .map(|index| {
-            let mut header =
-                Ipv4Header::new(24, 64, IpNumber::UDP, [198, 51, 100, 1], [10, 88, 0, 10])
-                    .expect("a header");
-            header.identification = id;
-            header.more_fragments = index < 2;
-            header.fragment_offset = IpFragOffset::try_new(index * 3).expect("an offset");
-            header.header_checksum = header.calc_header_checksum();
-            let mut frame = [&to.mac[..], &from.mac, &[0x08, 0x00]].concat();
-            header.write(&mut frame).expect("written");
-            let mut payload = [0x5a; 24];
-            if index == 0 {
-                payload[..2].copy_from_slice(&5000_u16.to_be_bytes());
-                payload[2..4].copy_from_slice(&port.to_be_bytes());
-                payload[4..8].copy_from_slice(&[0, 72, 0, 0]);
-            }
-            frame.extend(payload);
-            frame
-        })
-        .collect()
+/// Three fragments of one UDP datagram to a port, in frames to an end.
+fn fragments(to: &EndPlan, v6: bool, id: u32, port: u16) -> [Vec<u8>; 3] {
+    let mut datagram = build::udp(&[0x5a; 64]);
+    datagram[2..4].copy_from_slice(&port.to_be_bytes());
+    [0, 1, 2].map(|index| {
+        let piece = Piece {
+            id,
+            offset: index * 3,
+            more: index < 2,
+        };
+        let part = &datagram[usize::from(index) * 24..][..24];
+        let mut frame = if v6 {
+            let chain = [Extension::Fragment(piece)];
+            build::ethernet(build::IPV6, &build::ipv6(&chain, UDP, part))
+        } else {
+            build::ethernet(build::IPV4, &build::ipv4(UDP, &[], piece, part))
+        };
+        frame[..6].copy_from_slice(&to.mac);
+        frame
+    })
 }
 
 /// The agent watches, and nothing else changes: what passes without it passes with it, though every packet is a REJECT.
