@@ -71,6 +71,7 @@ impl Agent {
             ending,
             spool,
             given,
+            sinks,
             sink_health,
             metrics,
             ..
@@ -80,6 +81,7 @@ impl Agent {
             let is_waiting = !spool.pending(name).is_empty();
             if !is_waiting {
                 spool.forget_flow_log(name);
+                sinks.forget(name);
                 given.remove(name);
                 sink_health.remove(name);
                 metrics.forget_flow_log(name);
