@@ -6,7 +6,7 @@ use std::{
 
 use flowlog_common::{
     DECIDED_BY_DEFAULT, DECIDED_BY_FIRST_RULE, DECIDED_BY_INNER_ACCESS, DECIDED_BY_NETFILTER,
-    DECIDED_BY_NO_ROOM, DIRECTION_OUT, FlowKeyV4, FlowKeyV6,
+    DECIDED_BY_NO_ROOM, DIRECTION_OUT, FlowKeyV4, FlowKeyV6, Volume,
 };
 use flowlog_model::{
     flow_log::FlowLog,
@@ -16,7 +16,7 @@ use flowlog_model::{
 use crate::{
     flows::{ByDirection, FlowKey},
     settle::{Settled, Verdict, settled},
-    spool::{Volumes, WindowReader},
+    spool::{Volumes, WindowReader, add_volumes, missing},
 };
 
 const TCP: u8 = 6;
@@ -50,8 +50,10 @@ pub fn records(
     for flow in settled(window.v6()) {
         router.flow(&flow, v6_tuple(&flow.key), &mut each);
     }
-    for slot in 0..router.enis.len() {
-        router.skipped(slot, &mut each);
+    let mut skipped = missing(window.volumes(), &router.read());
+    add_volumes(&mut skipped, window.skipped());
+    for (slot, volume) in skipped {
+        router.skipped(slot as usize, volume, &mut each);
     }
     router.without_traffic(&mut each);
     if router.dropped_late > 0 {
@@ -127,25 +129,20 @@ impl<'w> Router<'w> {
         }
     }
 
+    /// What was read, by slot.
+    fn read(&self) -> Volumes {
+        let read = self.traffic.iter().map(|traffic| traffic.read);
+        (0..).zip(read).collect()
+    }
+
     /// What was skipped has no known action, so every flow log of the ENI is told of it.
-    fn skipped(&mut self, slot: usize, each: &mut impl FnMut(&Record<'_>)) {
-        let (Some(eni), Some(Traffic { read, .. })) =
-            (self.eni(slot), self.traffic.get(slot).copied())
-        else {
+    fn skipped(&mut self, slot: usize, volume: ByDirection, each: &mut impl FnMut(&Record<'_>)) {
+        let Some(eni) = self.eni(slot) else {
             return;
         };
-        let key = u32::try_from(slot).unwrap_or(u32::MAX);
-        let of_slot = |volumes: &Volumes| volumes.get(&key).copied().unwrap_or_default();
-        let (flows, skipped) = (
-            of_slot(self.window.volumes()),
-            of_slot(self.window.skipped()),
-        );
-        for (direction, flows, read, skipped) in [
-            (Direction::In, flows.r#in, read.r#in, skipped.r#in),
-            (Direction::Out, flows.out, read.out, skipped.out),
-        ] {
-            let packets = skipped.packets + flows.packets.saturating_sub(read.packets);
-            let bytes = skipped.bytes + flows.bytes.saturating_sub(read.bytes);
+        for (direction, Volume { packets, bytes }) in
+            [(Direction::In, volume.r#in), (Direction::Out, volume.out)]
+        {
             if packets == 0 {
                 continue;
             }

@@ -108,11 +108,13 @@ impl Schedule {
 
     /// Closes the open window if it is due, and opens the next one.
     pub fn close_if_due(&mut self, now: Now) -> Option<Window> {
-        if now.boot < self.deadline {
-            return None;
-        }
+        (now.boot >= self.deadline).then(|| self.close_due(now))
+    }
+
+    /// Closes the open window as one that is due, though its deadline may be a little ahead, and opens the next one.
+    pub fn close_due(&mut self, now: Now) -> Window {
         let reached = self.aligned_down(now.wall.as_secs());
-        Some(self.close(self.open.end.max(reached), now))
+        self.close(self.open.end.max(reached), now)
     }
 
     /// Closes the open window before it is due. Its label reaches to the end of this second, and the next one begins there.

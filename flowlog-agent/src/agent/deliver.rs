@@ -27,6 +27,17 @@ pub(super) struct SinkHealth {
 impl Agent {
     /// Gives all that is not delivered yet to the sinks, which are new. Drops what no flow log is to have any more.
     pub(super) fn deliver_pending(&mut self) {
+        self.forget_others();
+        self.given.clear();
+        self.forget_ended();
+        self.deliver(MAX_IN_HAND);
+    }
+
+    /// Drops the windows of flow logs that nobody knows, unless they may be the service's.
+    pub(super) fn forget_others(&mut self) {
+        if self.others_stay() {
+            return;
+        }
         for name in self.spool.flow_logs() {
             if !has(&self.outputs, &name) && !has(&self.ending, &name) {
                 let windows = self.spool.forget_flow_log(&name);
@@ -38,9 +49,6 @@ impl Agent {
                 }
             }
         }
-        self.given.clear();
-        self.forget_ended();
-        self.deliver(MAX_IN_HAND);
     }
 
     /// Gives closed windows to the sinks of the flow logs that are to have them, in order, until each flow log's has `most` in hand.
@@ -71,6 +79,7 @@ impl Agent {
             ending,
             spool,
             given,
+            sinks,
             sink_health,
             metrics,
             ..
@@ -80,6 +89,7 @@ impl Agent {
             let is_waiting = !spool.pending(name).is_empty();
             if !is_waiting {
                 spool.forget_flow_log(name);
+                sinks.forget(name);
                 given.remove(name);
                 sink_health.remove(name);
                 metrics.forget_flow_log(name);

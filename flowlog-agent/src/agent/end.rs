@@ -1,8 +1,14 @@
 //! The end.
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Agent, AgentError, deliver, windows::Why};
-use crate::{capture::Capture, config::OnExit, drain::DrainError};
+use crate::{
+    capture::Capture,
+    config::OnExit,
+    drain::DrainError,
+    window::Now,
+    windows::{Closed, Windows},
+};
 
 /// Longest time that the agent's end waits for sinks. What they have not delivered then stays in the spool.
 pub(super) const SINKS_PATIENCE: Duration = Duration::from_secs(10);
@@ -66,11 +72,27 @@ impl Agent {
     }
 
     /// Closes all windows before their time. Others follow at once.
-    pub(super) fn close_open_windows(&mut self) -> Result<(), DrainError> {
+    fn close_open_windows(&mut self) -> Result<(), DrainError> {
+        self.close_before_their_time(Windows::close_all)
+    }
+
+    /// Closes the windows of these flow logs before their time. Others follow at once.
+    pub(super) fn close_windows_of(
+        &mut self,
+        flow_logs: &BTreeSet<String>,
+    ) -> Result<(), DrainError> {
+        self.close_before_their_time(|windows, now, next_drain| {
+            windows.close_of(flow_logs, now, next_drain)
+        })
+    }
+
+    fn close_before_their_time(
+        &mut self,
+        close: impl FnOnce(&mut Windows, Now, u64) -> Vec<Closed>,
+    ) -> Result<(), DrainError> {
         self.try_drain(Why::Now)?;
-        let closed = self
-            .windows
-            .close_all(self.clock.now(), self.spool.next_drain());
+        let next_drain = self.spool.next_drain();
+        let closed = close(&mut self.windows, self.clock.now(), next_drain);
         self.close(closed);
         self.store_closed_windows()?;
         Ok(self.try_save_state()?)

@@ -72,6 +72,7 @@ impl Agent {
             }
             Err(error) => return Err(error.into()),
         }
+        let was_unknown = self.others_stay();
         if let Some(management) = &mut self.management {
             management.has_followed(kept, self.clock.now().boot);
             tracing::info!(
@@ -80,7 +81,17 @@ impl Agent {
                 management.flow_logs().len()
             );
         }
+        if was_unknown {
+            self.open_windows();
+            self.forget_others();
+        }
         Ok(())
+    }
+
+    /// Whether flow logs that nobody knows keep their windows: they may be the service's, and it is not known yet what that wants.
+    pub(super) fn others_stay(&self) -> bool {
+        let management = self.management.as_ref();
+        management.is_some_and(|management| !management.is_known())
     }
 
     /// Follows other flow logs of the configuration, beside those of the service.

@@ -1,5 +1,10 @@
 //! Following another inventory, and other flow logs.
-use std::{io, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+    sync::Arc,
+};
 
 use flowlog_model::inventory::Inventory;
 
@@ -9,7 +14,7 @@ use crate::{
     discovery::Device,
     drain::DrainError,
     output,
-    windows::Windows,
+    sink::Output,
 };
 
 /// Largest inventory, in bytes.
@@ -71,23 +76,43 @@ impl Agent {
 
     /// Follows other flow logs.
     pub(super) fn follow(&mut self, flow_logs: &[FlowLogConfig]) -> Result<(), DrainError> {
-        // What was captured until now is for the flow logs that there were, and not for those that come.
-        self.close_open_windows()?;
-        self.follow_outputs(output::outputs(flow_logs, &self.options.output));
+        let outputs = output::outputs(flow_logs, &self.options.output);
+        // What was captured until now is for the flow logs as they were, and not for those that come.
+        self.close_windows_of(&changed(&self.outputs, &outputs))?;
+        self.follow_outputs(outputs);
         self.open_windows();
         Ok(())
     }
 
-    /// Opens the windows that the outputs ask for, in place of those that there are, in which nothing was drained.
+    /// Opens the windows that the outputs ask for and that are not there yet, and drops those for which nobody asks, in which nothing was
+    /// drained.
     pub(super) fn open_windows(&mut self) {
-        self.windows = Windows::new(
+        self.windows.follow(
             &self.outputs,
-            self.windows.labelled_until(),
+            self.others_stay(),
             self.clock.now(),
             self.spool.next_drain(),
         );
         self.state_is_saved = false;
     }
+}
+
+/// Names of the flow logs that come, go, or are not what they were.
+fn changed(before: &[Arc<Output>], after: &[Arc<Output>]) -> BTreeSet<String> {
+    let by_name = |outputs: &[Arc<Output>]| -> BTreeMap<String, Arc<Output>> {
+        let named = |output: &Arc<Output>| {
+            let name = output.flow_log.name.as_str().to_owned();
+            (name, Arc::clone(output))
+        };
+        outputs.iter().map(named).collect()
+    };
+    let (before, after) = (by_name(before), by_name(after));
+    before
+        .keys()
+        .chain(after.keys())
+        .filter(|name| before.get(*name) != after.get(*name))
+        .cloned()
+        .collect()
 }
 
 /// Reads the inventory.

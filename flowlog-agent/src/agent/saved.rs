@@ -1,4 +1,6 @@
 //! What the next agent needs and no window has.
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Agent;
@@ -6,7 +8,6 @@ use crate::{
     ledger::Ledger,
     slots::{CapturedEnis, EniInSlot},
     spool::{State, StoredEni},
-    windows::FlowLogsByLength,
 };
 
 /// What is kept beside the open windows and the ENIs.
@@ -17,8 +18,9 @@ pub(super) struct Saved {
     pub(super) boot_id: String,
     /// The counters in the kernel that may hold what is not drained; none after an end at which they were drained and removed.
     pub(super) epoch: Option<String>,
-    /// Who is to have the open windows.
-    pub(super) flow_logs: FlowLogsByLength,
+    /// Who is to have the open windows, by length in seconds, where an earlier version has saved it; now the windows say so themselves.
+    #[serde(default, skip_serializing)]
+    pub(super) flow_logs: BTreeMap<u64, Vec<String>>,
     /// The end of the last label that is taken, in Unix seconds.
     pub(super) labelled_until: u64,
     /// The ledger, as it was then.
@@ -31,7 +33,7 @@ impl Agent {
         let saved = Saved {
             boot_id: self.boot_id.clone(),
             epoch: (!is_empty).then(|| self.drainer.epoch().to_owned()),
-            flow_logs: self.windows.flow_logs(),
+            flow_logs: BTreeMap::new(),
             labelled_until: self.windows.labelled_until(),
             ledger: self.ledger.clone(),
         };

@@ -67,8 +67,12 @@ impl Previous {
         for sentence in &damage.sentences {
             tracing::error!("{sentence}");
         }
-        let state = state.unwrap_or_default();
-        let saved: Saved = serde_json::from_value(state.ledger).unwrap_or_default();
+        let mut state = state.unwrap_or_default();
+        let mut saved: Saved = serde_json::from_value(state.ledger).unwrap_or_default();
+        for series in &mut state.series {
+            let of_length = saved.flow_logs.remove(&series.length_seconds);
+            series.flow_logs.extend(of_length.unwrap_or_default());
+        }
         let ledger: Ledger = serde_json::from_value(extras).unwrap_or_default();
         Self {
             // Without a state, the counters of the newest drain tell.
@@ -153,12 +157,7 @@ impl Previous {
                 label: label_of_earlier_boot(series, now),
                 opened: Duration::from_nanos(series.opened_ns),
                 first_drain: series.first_drain,
-                flow_logs: self
-                    .saved
-                    .flow_logs
-                    .get(&series.length_seconds)
-                    .cloned()
-                    .unwrap_or_default(),
+                flow_logs: series.flow_logs.clone(),
                 is_shortest: shortest == Some(series.length_seconds),
             },
             captured: captured.clone(),
@@ -219,7 +218,7 @@ impl Agent {
         let outputs = output::outputs(&flow_logs, &options.output);
         let to_close = previous.windows_of_earlier_boot(now);
         let windows = if previous.same_boot && !previous.series.is_empty() {
-            Windows::restored(&previous.series, &previous.saved.flow_logs, now)
+            Windows::restored(&previous.series, previous.saved.labelled_until, now)
         } else {
             let ends = to_close.iter().map(|closed| closed.window.label.end);
             let labelled_until = ends.max().unwrap_or(0).max(previous.saved.labelled_until);
@@ -315,8 +314,8 @@ impl Agent {
             // A flow map may be half full already, and its wake-up was for the agent that is gone.
             self.drain(Why::Early)?;
         }
-        if !self.windows.suit(&self.outputs) {
-            self.close_open_windows()?;
+        if !self.windows.suit(&self.outputs, self.others_stay()) {
+            self.close_windows_of(&self.windows.unwanted(&self.outputs, self.others_stay()))?;
             self.open_windows();
         }
         // Those that the agent before has left open are not among the ones that were asked for.

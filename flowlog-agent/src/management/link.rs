@@ -35,7 +35,11 @@ const BETWEEN_QUESTIONS: Duration = Duration::from_millis(100);
 pub(super) const BETWEEN_STATES: Duration = Duration::from_secs(1);
 
 /// Without news a report is made again after this time, lest the service has lost the last one.
-const REPORT_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const REPORT_AGAIN: Duration = Duration::from_secs(60);
+
+/// After a report of which ENIs were refused, it is made again after this time: they may be on their way from another agent, which has yet
+/// to report without them.
+pub(super) const REPORT_REFUSED_AGAIN: Duration = Duration::from_secs(5);
 
 /// Most bytes of a desired state: some 4,096 flow logs with templates of 4 KiB.
 const MAX_STATE_BYTES: usize = 32 << 20;
@@ -202,7 +206,8 @@ impl Shared {
         })
     }
 
-    async fn tell(&self, report: &Report) -> Result<(), ClientError> {
+    /// Reports; gives after what time that is to be done again.
+    async fn tell(&self, report: &Report) -> Result<Duration, ClientError> {
         // Text and numbers with text keys always can be.
         let body = serde_json::to_vec(report).unwrap_or_default();
         let call = Call {
@@ -217,6 +222,11 @@ impl Shared {
         let ReportAnswer { refused_enis, .. } = answer.json().inspect_err(|error| {
             self.note(Request::Report, Some(error));
         })?;
+        let again = if refused_enis.is_empty() {
+            REPORT_AGAIN
+        } else {
+            REPORT_REFUSED_AGAIN
+        };
         let mut standing = self.standing();
         if standing.refused_enis != refused_enis {
             for RefusedEni { eni_id, reason } in &refused_enis {
@@ -224,7 +234,7 @@ impl Shared {
             }
             standing.refused_enis = refused_enis;
         }
-        Ok(())
+        Ok(again)
     }
 }
 
@@ -300,14 +310,16 @@ async fn ask_always(shared: Arc<Shared>, desired: watch::Sender<Option<DesiredSt
     shared.reported.notified().await;
     // The first question is after none: the service may be another one than that which gave the last state, with the same number.
     let mut after = 0;
+    let mut has_any = false;
     let mut pauses = PAUSES.build();
     let mut wait = WAIT;
     loop {
         match shared.ask(after, wait).await {
             Ok(state) => {
                 (wait, pauses) = (WAIT, PAUSES.build());
-                if state.version != after {
-                    after = state.version;
+                // Also a first one with the version 0: then it is known that there are no flow logs.
+                if state.version != after || !has_any {
+                    (after, has_any) = (state.version, true);
                     desired.send_replace(Some(state));
                 }
                 sleep(BETWEEN_QUESTIONS).await;
@@ -323,13 +335,14 @@ async fn ask_always(shared: Arc<Shared>, desired: watch::Sender<Option<DesiredSt
 
 async fn tell_always(shared: Arc<Shared>, mut reports: watch::Receiver<Option<Report>>) {
     let mut pauses = PAUSES.build();
+    let mut again = REPORT_AGAIN;
     loop {
         let report = reports.borrow_and_update().clone();
         match &report {
             None => {}
             Some(report) => match shared.tell(report).await {
-                Ok(()) => {
-                    pauses = PAUSES.build();
+                Ok(after) => {
+                    (again, pauses) = (after, PAUSES.build());
                     shared.reported.notify_one();
                 }
                 Err(_) => {
@@ -344,7 +357,7 @@ async fn tell_always(shared: Arc<Shared>, mut reports: watch::Receiver<Option<Re
                 () = shared.answers_again.notified() => true,
             }
         };
-        if timeout(REPORT_AGAIN, news).await == Ok(false) {
+        if timeout(again, news).await == Ok(false) {
             return;
         }
     }

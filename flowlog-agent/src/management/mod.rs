@@ -65,6 +65,8 @@ pub(crate) struct Management {
     link: Link,
     /// The state that the agent works by.
     followed: DesiredState,
+    /// Whether it is what the service wanted, now or earlier; otherwise nobody knows what that was.
+    is_known: bool,
     /// Flow logs that are gone from it, as long as they may wait for windows.
     gone: Vec<DesiredFlowLog>,
     /// Since when it works by it, as a boot time; none if it had it when it was started.
@@ -81,6 +83,7 @@ pub(crate) struct Management {
 
 /// What is kept on the disk of the service's wishes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Kept {
     /// The version of the state that is followed.
     version: Version,
@@ -125,6 +128,7 @@ impl Management {
         now: ReadClock,
     ) -> Result<Self, ManagementError> {
         let shared = Shared::new(config.clone(), client(&config)?, now);
+        let is_known = kept.is_some();
         let Kept {
             version,
             flow_logs,
@@ -135,6 +139,7 @@ impl Management {
             link: Link::start(shared),
             config,
             followed: DesiredState { version, flow_logs },
+            is_known,
             gone,
             followed_since: None,
             managed: Managed::default(),
@@ -147,7 +152,7 @@ impl Management {
     /// Returns when the service wants another state than the one before: see [`Self::wanted`]. Cancel-safe.
     pub(crate) async fn changed(&mut self) {
         let state = self.link.desired().await;
-        self.wanted = (state != self.followed).then_some(state);
+        self.wanted = (!self.is_known || state != self.followed).then_some(state);
     }
 
     /// The state to be followed next, if it is another one.
@@ -191,6 +196,11 @@ impl Management {
         &self.gone
     }
 
+    /// Whether it is known what the service wants, or wanted last. Until then a flow log that the agent does not know may be the service's.
+    pub(crate) fn is_known(&self) -> bool {
+        self.is_known
+    }
+
     /// What the agent does for it.
     pub(crate) fn managed(&self) -> &Managed {
         &self.managed
@@ -210,6 +220,7 @@ impl Management {
             gone,
         } = kept;
         self.followed = DesiredState { version, flow_logs };
+        self.is_known = true;
         self.gone = gone;
         self.followed_since = Some(now);
         self.wanted = None;

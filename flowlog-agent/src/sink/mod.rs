@@ -44,10 +44,10 @@ use attempts::{Closing, PAUSES};
 pub(crate) use cursor::CursorStore;
 pub(crate) use delivery::Delivery;
 pub(crate) use stored::{StoredCursors, StoredDelivery};
-use worker::{Device, Job, Worker};
+use worker::{Device, Job, Message, Worker};
 
 /// How records are shown.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rendering {
     /// One a line.
     Lines(Format),
@@ -56,7 +56,7 @@ pub enum Rendering {
 }
 
 /// A flow log and how and where its records are written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     /// The flow log.
     pub flow_log: FlowLog,
@@ -122,7 +122,7 @@ enum Target {
 
 struct Sink {
     /// As many windows may wait in it as the spool has.
-    queue: mpsc::Sender<Job>,
+    queue: mpsc::Sender<Message>,
     thread: JoinHandle<()>,
 }
 
@@ -222,13 +222,26 @@ impl Sinks {
         };
         if let Some(sink) = self.sinks.get(&target) {
             // A sink that has ended has said why.
-            let _ = sink.queue.send(job);
+            let _ = sink.queue.send(Message::Deliver(job));
         }
         Ok(())
     }
 
+    /// A flow log has all that it is to have. A sink that nobody else writes to ends with what it has in hand.
+    pub(crate) fn forget(&mut self, flow_log: &str) {
+        let Some(Served { target, .. }) = self.served.remove(flow_log) else {
+            return;
+        };
+        if self.served.values().all(|served| served.target != target) {
+            // Its thread is not waited for: at the end, all are.
+            self.sinks.remove(&target);
+        } else if let Some(sink) = self.sinks.get(&target) {
+            let _ = sink.queue.send(Message::Forget(flow_log.to_owned()));
+        }
+    }
+
     fn start(&mut self, target: Target, device: Device) -> io::Result<()> {
-        let (queue, jobs) = mpsc::channel();
+        let (queue, messages) = mpsc::channel();
         let worker = Worker {
             device,
             cursors: Arc::clone(&self.cursors),
@@ -246,7 +259,7 @@ impl Sinks {
         let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                worker.run(&jobs);
+                worker.run(&messages);
                 drop(running);
             })?;
         self.sinks.insert(target, Sink { queue, thread });
@@ -306,3 +319,6 @@ fn target(destination: &Destination) -> Target {
         Destination::LogService(logstore) => Target::LogService(logstore.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests;

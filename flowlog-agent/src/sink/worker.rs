@@ -40,6 +40,13 @@ impl Job {
     }
 }
 
+/// What a sink is told.
+pub(super) enum Message {
+    Deliver(Job),
+    /// Nothing more is delivered to the flow log of this name.
+    Forget(String),
+}
+
 /// What a destination writes to.
 pub(super) enum Device {
     Stdout(Stdout),
@@ -122,10 +129,17 @@ pub(super) struct Worker {
 impl Worker {
     /// Delivers each window, until there are no more to come. What cannot be delivered when the agent ends is left, and with it all
     /// later windows of the same flow log.
-    pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+    pub(super) fn run(mut self, messages: &Receiver<Message>) {
         let mut cursors = HashMap::new();
         let mut stopped = HashSet::new();
-        while let Ok(job) = jobs.recv() {
+        while let Ok(message) = messages.recv() {
+            let job = match message {
+                Message::Deliver(job) => job,
+                Message::Forget(flow_log) => {
+                    cursors.remove(&flow_log);
+                    continue;
+                }
+            };
             if stopped.contains(job.flow_log()) {
                 continue;
             }

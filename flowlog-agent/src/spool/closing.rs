@@ -6,6 +6,7 @@ use super::{
     catalog::{Meta, overlapping, overlapping_mut},
     durable::{self, Unreadable, on_disk},
     names::{self, DrainRange},
+    open::Newest,
     window::{Manifest, WindowEni},
 };
 use crate::slots::{CapturedEnis, EniInSlot};
@@ -61,7 +62,9 @@ impl Spool {
             .map_err(|source| self.shared.error("write", &name, source))?;
         self.next_window += 1;
         if let Some(open) = &mut self.open {
-            open.insert(closing.length_seconds, next_drain);
+            let mut newest = Newest::default();
+            newest.note(&manifest);
+            newest.bring_up(open);
         }
         let window = self.admit(&manifest, octets);
         self.remove_if_delivered(id);

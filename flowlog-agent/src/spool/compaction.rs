@@ -110,7 +110,7 @@ impl Spool {
 
     /// First drains of windows, and the drains after the last ones.
     fn boundaries(&self, first_open: u64) -> BTreeSet<u64> {
-        let open = self.open.iter().flat_map(|open| open.values().copied());
+        let open = self.open.iter().flatten().map(|series| series.first_drain);
         let closed = self
             .windows
             .values()

@@ -39,6 +39,8 @@ impl Spool {
         let unread = |window| Arc::strong_count(window) == 1;
         unread(&earlier.window)
             && unread(&later.window)
+            // By the flow logs that it names it is known after a crash, and joined windows name only those that wait.
+            && !self.is_early(later)
             && self.waiting(&earlier.window).next().is_some()
             && self
                 .waiting(&earlier.window)

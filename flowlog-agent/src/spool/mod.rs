@@ -39,6 +39,7 @@ mod found;
 mod joining;
 mod managed;
 mod names;
+mod open;
 mod reader;
 mod recovery;
 mod room;
@@ -85,10 +86,10 @@ pub struct Spool {
     delivered_early: BTreeSet<u64>,
     /// By name of the flow log.
     cursors: BTreeMap<String, Delivered>,
-    /// First drains of the open windows, by length; none as long as that is not known, and everything is kept.
-    open: Option<BTreeMap<u64, u64>>,
-    /// First drains and starts of the windows that the saved state takes for open, by length.
-    saved: BTreeMap<u64, (u64, u64)>,
+    /// The open windows; none as long as they are not known, and everything is kept.
+    open: Option<Vec<OpenSeries>>,
+    /// The windows that the saved state takes for open.
+    saved: Vec<OpenSeries>,
     next_drain: u64,
     next_window: u64,
     /// First of the drains that are kept for their mark: the newest.
@@ -181,8 +182,8 @@ impl Spool {
         };
         self.with_room(|shared| durable::write(&shared.folder, names::STATE, &stored))
             .map_err(|source| self.shared.error("write", names::STATE, source))?;
-        self.saved = saved(state);
-        self.open = Some(first_drains(state));
+        self.saved.clone_from(&state.series);
+        self.open = Some(state.series.clone());
         for id in std::mem::take(&mut self.delivered_early) {
             self.remove_if_delivered(id);
         }
@@ -359,20 +360,4 @@ impl Spool {
             self.witnesses.push(names::window(window));
         }
     }
-}
-
-/// First drains and starts of the open windows, by length.
-fn saved(state: &State) -> BTreeMap<u64, (u64, u64)> {
-    let series = state.series.iter();
-    series
-        .map(|series| (series.length_seconds, (series.first_drain, series.start)))
-        .collect()
-}
-
-/// First drains of the open windows, by length.
-fn first_drains(state: &State) -> BTreeMap<u64, u64> {
-    let series = state.series.iter();
-    series
-        .map(|series| (series.length_seconds, series.first_drain))
-        .collect()
 }

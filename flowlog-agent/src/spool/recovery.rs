@@ -12,10 +12,9 @@ use super::{
     compaction::Progress,
     cursor,
     durable::{self, Folder, Unreadable},
-    first_drains,
     found::FoundDrains,
     names::{self, DrainRange, Name},
-    saved,
+    open::Newest,
     window::Manifest,
 };
 use crate::lock::{HostLock, LockError};
@@ -33,14 +32,6 @@ pub(super) struct Listing {
     pub(super) flows: BTreeSet<DrainRange>,
     windows: BTreeSet<u64>,
     cursors: Vec<String>,
-}
-
-/// The newest window of a length.
-#[derive(Clone, Copy, Debug)]
-struct Newest {
-    next_drain: u64,
-    end: u64,
-    closed_ns: u64,
 }
 
 pub(super) fn open(config: SpoolConfig) -> Result<(Spool, Recovered), SpoolError> {
@@ -69,7 +60,7 @@ pub(super) fn open(config: SpoolConfig) -> Result<(Spool, Recovered), SpoolError
         delivered_early: BTreeSet::new(),
         cursors: BTreeMap::new(),
         open: None,
-        saved: BTreeMap::new(),
+        saved: Vec::new(),
         next_window: 1,
         loss_unknown: false,
         witnesses: Vec::new(),
@@ -173,13 +164,13 @@ impl Spool {
         Ok(())
     }
 
-    /// Reads the manifests; removes those of windows that were joined to others. Gives the newest of each length.
+    /// Reads the manifests; removes those of windows that were joined to others. Gives the newest ones.
     fn read_windows(
         &mut self,
         listing: &Listing,
         damage: &mut Damage,
-    ) -> Result<BTreeMap<u64, Newest>, SpoolError> {
-        let mut newest = BTreeMap::new();
+    ) -> Result<Newest, SpoolError> {
+        let mut newest = Newest::default();
         // The newest first: so a window that others were joined to comes before them.
         let mut joined: BTreeMap<u64, u64> = BTreeMap::new();
         for &id in listing.windows.iter().rev() {
@@ -195,11 +186,7 @@ impl Spool {
                     *oldest = manifest.first_id;
                     self.next_drain = self.next_drain.max(manifest.next_drain);
                     self.admit(&manifest, octets);
-                    newest.entry(manifest.length_seconds).or_insert(Newest {
-                        next_drain: manifest.next_drain,
-                        end: manifest.end,
-                        closed_ns: manifest.closed_ns,
-                    });
+                    newest.note(&manifest);
                 }
                 Err(Unreadable::Damaged(reason)) => {
                     let path = self.shared.folder.file(&name);
@@ -223,7 +210,7 @@ impl Spool {
     /// Reads the state, and brings it up to what was closed since.
     fn read_state(
         &mut self,
-        newest: &BTreeMap<u64, Newest>,
+        newest: &Newest,
         expected: bool,
         damage: &mut Damage,
     ) -> Result<Option<State>, SpoolError> {
@@ -231,12 +218,12 @@ impl Spool {
         let lost = match durable::read::<StoredState<State>>(&self.shared.folder, names::STATE) {
             Ok((stored, _)) if is_sane(&stored.state) => {
                 self.loss_unknown |= stored.loss_unknown;
-                self.saved = saved(&stored.state);
-                let state = brought_up(stored.state, newest);
-                let open = first_drains(&state);
-                let first_drains = open.values().copied();
+                let mut state = stored.state;
+                self.saved.clone_from(&state.series);
+                newest.bring_up(&mut state.series);
+                let first_drains = state.series.iter().map(|series| series.first_drain);
                 self.next_drain = first_drains.fold(self.next_drain, u64::max);
-                self.open = Some(open);
+                self.open = Some(state.series.clone());
                 return Ok(Some(state));
             }
             Ok(_) => "damaged (it contradicts itself)".to_owned(),
@@ -288,18 +275,4 @@ impl Spool {
 fn is_sane(state: &State) -> bool {
     let mut series = state.series.iter();
     series.all(|series| series.first_drain <= names::MAX_NUMBER)
-}
-
-/// Windows that were closed after the state was saved are not open any more.
-fn brought_up(mut state: State, newest: &BTreeMap<u64, Newest>) -> State {
-    for series in &mut state.series {
-        if let Some(closed) = newest.get(&series.length_seconds)
-            && (closed.next_drain, closed.end) > (series.first_drain, series.start)
-        {
-            series.first_drain = closed.next_drain;
-            series.start = closed.end;
-            series.opened_ns = closed.closed_ns;
-        }
-    }
-    state
 }

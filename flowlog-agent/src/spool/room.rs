@@ -13,7 +13,10 @@ impl Spool {
     /// The first drain that an open window has. Those from there on are needed.
     pub(super) fn first_open(&self) -> u64 {
         match &self.open {
-            Some(open) => open.values().copied().min().unwrap_or(u64::MAX),
+            Some(open) => {
+                let first_drains = open.iter().map(|series| series.first_drain);
+                first_drains.min().unwrap_or(u64::MAX)
+            }
             None => 0,
         }
     }
@@ -205,6 +208,16 @@ impl Spool {
         Some(pending)
     }
 
+    /// Whether the saved state takes a closed window for open.
+    pub(super) fn is_early(&self, pending: &Pending) -> bool {
+        let window = &pending.window;
+        self.saved.iter().any(|open| {
+            open.length_seconds == window.length_seconds
+                && open.begins_before((pending.next_drain, window.label.end))
+                && open.is_for_any_of(&window.flow_logs)
+        })
+    }
+
     /// Removes a window that nobody waits for. If the saved state takes it for open its manifest stays, lest it is closed again after a
     /// crash.
     pub(super) fn remove_if_delivered(&mut self, id: u64) {
@@ -214,10 +227,7 @@ impl Spool {
         if self.waiting(&pending.window).next().is_some() {
             return;
         }
-        let saved = self.saved.get(&pending.window.length_seconds);
-        let is_early =
-            saved.is_some_and(|saved| *saved < (pending.next_drain, pending.window.label.end));
-        if !is_early {
+        if !self.is_early(pending) {
             self.shared.folder.drop_file(&names::window(id));
             self.take_window(id);
             return;

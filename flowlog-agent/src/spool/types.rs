@@ -81,7 +81,7 @@ pub struct Damage {
 /// What the agent needs to go on where the one before it stopped.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// The open windows, one for each length.
+    /// The open windows: those of a length are for different flow logs.
     pub series: Vec<OpenSeries>,
     /// The ENIs that have a slot.
     pub enis: Vec<StoredEni>,
@@ -101,6 +101,9 @@ pub struct OpenSeries {
     pub opened_ns: u64,
     /// Sequence number of its first drain.
     pub first_drain: u64,
+    /// Names of the flow logs that are to have it. Where there are none, it is the only one of its length.
+    #[serde(default)]
+    pub flow_logs: Vec<String>,
 }
 
 /// An ENI that has a slot.

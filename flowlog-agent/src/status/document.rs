@@ -49,7 +49,7 @@ pub struct AgentStatus {
 pub struct WindowsStatus {
     /// Windows that were closed and are safe on disk.
     pub committed: u64,
-    /// The open windows, one for each length.
+    /// The open windows: one for each length, or several where flow logs came or changed in it.
     pub open: Vec<WindowStatus>,
     /// The window that was closed last.
     pub last_closed: Option<WindowStatus>,

@@ -137,3 +137,46 @@ fn what_was_captured_while_there_was_no_service_or_logstore_is_found_later() {
     place.cli(&["logstore", "create", "--project", "p-one", "s-one"]);
     wait_for_volume(&place, RIGHT, Direction::In, more);
 }
+
+#[test]
+fn each_record_is_stored_once_whoever_is_killed() {
+    if skip_unless_root("each_record_is_stored_once_whoever_is_killed") {
+        return;
+    }
+    let mut place = place();
+    place.create("everything", &["--interval", "1"]);
+    let mut sent = place.flood(100);
+    wait_for_volume(&place, RIGHT, Direction::In, sent);
+    place.cli(&["disable", "everything"]);
+    place.flood(7);
+    place.cli(&["enable", "everything"]);
+    for round in 1..=2 {
+        sent = sum(sent, place.flood(200 * round));
+        place.kill_service();
+        sent = sum(sent, place.flood(210 * round));
+        place.restart_service();
+        sent = sum(sent, place.flood(220 * round));
+        place.agent.kill().expect("killed");
+        sent = sum(sent, place.flood(230 * round));
+        // It dies once more when it has put what it does not know to be put then.
+        place.agent.set_failpoint(Some("delivery-committed=kill"));
+        place.agent.restart().expect("restarted");
+        sent = sum(sent, place.flood(240 * round));
+        place.agent.wait().expect("its death");
+        sent = sum(sent, place.flood(250 * round));
+        place.agent.set_failpoint(None);
+        place.agent.restart().expect("restarted");
+        place
+            .agent
+            .wait_until_captured(&[LEFT, RIGHT])
+            .expect("captured");
+    }
+    place.wait_for("the Log Service", || records(&place).is_some());
+    wait_for_volume(&place, RIGHT, Direction::In, sent);
+    place.stop_agent();
+    wait_for_volume(&place, RIGHT, Direction::In, sent);
+    wait_for_volume(&place, LEFT, Direction::Out, sent);
+    for record in records(&place).expect("records") {
+        assert_ne!(record["log-status"], "SKIPDATA", "{record}");
+    }
+}

@@ -64,6 +64,9 @@ pub(crate) const LEFT: &str = "eni-left";
 /// The ENI of the wire's right end.
 pub(crate) const RIGHT: &str = "eni-right";
 
+/// Windows of 1 s.
+const SHORT: Option<u64> = Some(1);
+
 /// Commands that wait until the agents have followed.
 const CHANGES: [&str; 5] = ["create", "enable", "disable", "modify", "delete"];
 
@@ -98,19 +101,26 @@ impl Place {
         transport: Transport,
         inventory: impl FnOnce(&VethPair, Vec<EniPlan>) -> Vec<EniPlan>,
     ) -> Self {
-        Self::delivering(transport, inventory, to_files)
+        Self::delivering(transport, inventory, to_files, SHORT)
+    }
+
+    /// With windows as long as the flow logs say.
+    pub(crate) fn with_long_windows() -> Self {
+        Self::delivering(Transport::Http, |_, enis| enis, to_files, None)
     }
 
     /// With an agent that delivers to the logstore that a flow log names.
     pub(crate) fn with_logs() -> Self {
-        Self::delivering(Transport::Http, |_, enis| enis, |_| String::new())
+        Self::delivering(Transport::Http, |_, enis| enis, |_| String::new(), SHORT)
     }
 
-    /// `destination` is what the agent's table on the service says of where records go, for files in a folder.
+    /// `destination` is what the agent's table on the service says of where records go, for files in a folder. `window_seconds` is the
+    /// length of all windows, unless the flow logs say it.
     fn delivering(
         transport: Transport,
         inventory: impl FnOnce(&VethPair, Vec<EniPlan>) -> Vec<EniPlan>,
         destination: fn(&Path) -> String,
+        window_seconds: Option<u64>,
     ) -> Self {
         let namespace = |label| Namespace::create(label).expect("a namespace");
         let (left, right, host) = (namespace("left"), namespace("right"), namespace("host"));
@@ -140,6 +150,7 @@ impl Place {
         let plan = AgentPlan {
             flow_logs: Vec::new(),
             output: None,
+            window_seconds,
             namespace: Some(host.clone()),
             extra: agent_service(&key, &destination(folder.path()), transport),
             ..AgentPlan::capturing(inventory(&pair, enis))
@@ -223,11 +234,17 @@ impl Place {
         folder.join(format!("{id}.log"))
     }
 
-    /// Sends packets from left to right.
+    /// Sends packets from left to right, of ten flows.
     pub(crate) fn flood(&self, packets: u64) -> Volume {
+        self.flood_of(0, packets)
+    }
+
+    /// Likewise, of the ten flows from this one on.
+    pub(crate) fn flood_of(&self, first_flow: u32, packets: u64) -> Volume {
         let plan = FloodPlan {
             packets,
             flows: 10,
+            first_flow,
             threads: 1,
             ..FloodPlan::default()
         };

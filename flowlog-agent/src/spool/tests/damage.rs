@@ -32,11 +32,12 @@ fn furnished(path: &Path) -> Lab {
 
 /// The state of an agent that knows of none before it.
 fn fresh(lab: &Lab, spool: &Spool) -> State {
-    let series = LENGTHS.map(|(length_seconds, _)| OpenSeries {
+    let series = LENGTHS.map(|(length_seconds, flow_logs)| OpenSeries {
         length_seconds,
         start: lab.now,
         opened_ns: 0,
         first_drain: spool.next_drain(),
+        flow_logs: owned(flow_logs),
     });
     State {
         series: series.into(),
@@ -68,7 +69,7 @@ fn go_on(lab: &Lab, path: &Path) -> Told {
             start: series.start,
             end: lab.now + 1000,
         };
-        let flow_logs: Vec<String> = flow_logs.iter().map(ToString::to_string).collect();
+        let flow_logs = owned(flow_logs);
         let closing = Closing {
             length_seconds,
             label,

@@ -286,6 +286,8 @@ fn joined_windows_tell_apart_enis_that_had_the_same_slot() {
         };
         lab.now += 60;
         lab.spool().close_window(&closing).unwrap();
+        lab.state.series[0].start = lab.now;
+        lab.save();
     }
     lab.spool().max_pending = 1;
     lab.spool().sweep(0);

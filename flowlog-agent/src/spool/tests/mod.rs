@@ -3,6 +3,7 @@ mod crash;
 mod damage;
 mod disk_full;
 mod limits;
+mod open;
 mod round_trip;
 
 use std::{
@@ -27,6 +28,10 @@ use crate::{
 
 /// Lengths of windows, in seconds, each with its flow logs.
 const LENGTHS: [(u64, &[&str]); 2] = [(60, &["minute", "too"]), (600, &["ten-minutes"])];
+
+fn owned(flow_logs: &[&str]) -> Vec<String> {
+    flow_logs.iter().map(ToString::to_string).collect()
+}
 
 /// A folder where waiting for the disk takes no time, if there is one.
 fn temporary() -> tempfile::TempDir {
@@ -263,11 +268,12 @@ impl Lab {
         assert_eq!(recovered.state, None);
         assert_eq!(recovered.damage, Damage::default());
         let now = 1_000_000;
-        let series = LENGTHS.map(|(length_seconds, _)| OpenSeries {
+        let series = LENGTHS.map(|(length_seconds, flow_logs)| OpenSeries {
             length_seconds,
             start: now,
             opened_ns: 0,
             first_drain: spool.next_drain(),
+            flow_logs: owned(flow_logs),
         });
         let mut lab = Self {
             spool: Some(spool),
@@ -340,10 +346,7 @@ impl Lab {
                 opened: Duration::from_nanos(series.opened_ns),
                 closed,
                 captured: &captured(),
-                flow_logs: &flow_logs
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>(),
+                flow_logs: &owned(flow_logs),
                 first_drain: series.first_drain,
                 loss_unknown: false,
             })
