@@ -70,7 +70,8 @@ impl Host {
 
     pub(crate) fn apply(&mut self, policy: &Policy) {
         let desired = BTreeMap::from([(SLOT, policy.clone())]);
-        self.policies.apply(&desired).expect("the policy");
+        let applied = self.policies.apply(&desired).expect("the policies");
+        assert_eq!(applied.failed, BTreeMap::new());
     }
 
     /// Sends a packet, and tells whether it goes on.
