@@ -117,8 +117,9 @@ impl Previous {
     }
 
     /// Into which slots the programs count that the agent before has left on devices, as far as it is known.
-    fn left_on(&self, slots: &Slots) -> LeftOn {
-        if !self.same_boot {
+    fn left_on(&self, slots: &Slots, epoch: &str) -> LeftOn {
+        // What counts into other counters than those that there are is of no use.
+        if !self.same_boot || self.has_lost(std::iter::once(epoch)) {
             return LeftOn::new();
         }
         let of_device = |(eni_id, device): (&str, DeviceId)| {
@@ -378,7 +379,7 @@ fn take_over(
     };
     let drainer = Drainer::new(counters, ring, sizing, previous.mark.as_ref())?;
     let slots = previous.slots(slots);
-    let left_on = previous.left_on(&slots);
+    let left_on = previous.left_on(&slots, drainer.epoch());
     let capture = Capture::new(
         (pin_folder.to_owned(), settings.namespace_folder.clone()),
         config,

@@ -11,7 +11,10 @@ use std::{
     path::Path,
 };
 
-use flowlog_common::{LAST_EPOCH, MAX_POLICIES, POLICY_ENTRIES, PolicyEntry};
+use flowlog_common::{
+    DIRECTION_IN, DIRECTION_OUT, DirectionTables, LAST_EPOCH, MAX_POLICIES, POLICY_ENTRIES,
+    PolicyEntry,
+};
 use flowlog_model::security_group::{Policy, compile::CompiledPolicy};
 
 use super::{
@@ -39,10 +42,27 @@ pub struct Policies {
     epoch: u32,
     /// By slot.
     in_force: BTreeMap<u32, PolicyEntry>,
-    /// By number; none of what a previous agent has installed.
-    installed: BTreeMap<u32, Option<Policy>>,
+    /// By number.
+    installed: BTreeMap<u32, Installed>,
     /// Whether programs may still judge by what was before.
     is_settling: bool,
+}
+
+/// A policy that is installed.
+enum Installed {
+    /// By this agent.
+    Own(Policy),
+    /// By a previous agent, with the numbers of its rules; none if they cannot be read.
+    Left(Option<BTreeSet<u32>>),
+}
+
+impl Installed {
+    fn policy(&self) -> Option<&Policy> {
+        match self {
+            Self::Own(policy) => Some(policy),
+            Self::Left(_) => None,
+        }
+    }
 }
 
 /// What [`Policies::apply`] or [`Policies::set`] has changed.
@@ -169,15 +189,19 @@ impl Policies {
     ///
     /// The kernel's.
     pub fn forget_rules(&mut self) -> Result<(), BpfError> {
-        if self.installed.values().any(Option::is_none) {
-            // Which rules a previous agent's policies have is not known.
-            return Ok(());
+        let mut kept = BTreeSet::new();
+        for installed in self.installed.values() {
+            match installed {
+                Installed::Own(policy) => {
+                    let rules = policy.rules().iter();
+                    kept.extend(rules.map(|rule| rule.rule.id.as_str().to_owned()));
+                }
+                Installed::Left(Some(numbers)) => {
+                    kept.extend(self.rules.ids(numbers.iter().copied()).into_values());
+                }
+                Installed::Left(None) => return Ok(()),
+            }
         }
-        let policies = self.installed.values().flatten();
-        let kept: BTreeSet<&str> = policies
-            .flat_map(Policy::rules)
-            .map(|rule| rule.rule.id.as_str())
-            .collect();
         self.rules.keep(&kept)
     }
 
@@ -191,7 +215,7 @@ impl Policies {
     #[must_use]
     pub fn policy(&self, slot: u32) -> Option<&Policy> {
         let number = self.in_force.get(&slot)?.policy;
-        self.installed.get(&number)?.as_ref()
+        self.installed.get(&number)?.policy()
     }
 
     /// Gives each slot the number of its policy, and makes the tables of those that have none yet.
@@ -255,14 +279,15 @@ impl Policies {
         self.rules.check_room(ids)?;
         let compiled = CompiledPolicy::new(policy.clone());
         made.insert(number, PolicyMaps::of(&compiled, &mut self.rules)?);
-        self.installed.insert(number, Some(policy.clone()));
+        self.installed
+            .insert(number, Installed::Own(policy.clone()));
         Ok(number)
     }
 
     fn number_of(&self, policy: &Policy) -> Option<u32> {
         let mut installed = self.installed.iter();
         installed
-            .find(|(_, own)| own.as_ref() == Some(policy))
+            .find(|(_, installed)| installed.policy() == Some(policy))
             .map(|(number, _)| *number)
     }
 
@@ -362,7 +387,8 @@ impl Policies {
             self.epoch = self.epoch.max(entry.epoch);
             if slot != LAST_EPOCH && entry.epoch != 0 {
                 self.in_force.insert(slot, entry);
-                self.installed.insert(entry.policy, None);
+                let rules = self.rules_of(entry.policy);
+                self.installed.insert(entry.policy, Installed::Left(rules));
             }
         }
         let mut unused = Vec::new();
@@ -373,6 +399,18 @@ impl Policies {
             }
         }
         self.place(unused.into_iter().map(|number| (number, &self.empty)))
+    }
+
+    /// The numbers of the rules of a policy, as its tables have them. None if they cannot be read, as without CAP_SYS_ADMIN.
+    fn rules_of(&self, number: u32) -> Option<BTreeSet<u32>> {
+        let tables = sys::map_of_maps_get(self.tables.as_fd(), number).ok()??;
+        let mut numbers = BTreeSet::new();
+        for direction in [DIRECTION_IN, DIRECTION_OUT] {
+            let direction = u32::from(direction);
+            let tables: DirectionTables = sys::map_lookup(tables.as_fd(), &direction).ok()??;
+            numbers.extend(tables.outcomes.iter().map(|outcome| outcome >> 8));
+        }
+        Some(numbers)
     }
 
     fn has_tables(&self, number: u32) -> std::io::Result<bool> {

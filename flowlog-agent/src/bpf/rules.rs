@@ -136,10 +136,9 @@ impl RuleNumbers {
     }
 
     /// Forgets all rules but these.
-    pub(super) fn keep(&mut self, kept: &BTreeSet<&str>) -> Result<(), BpfError> {
-        let gone = |(number, id): (&u32, &String)| {
-            (!kept.contains(id.as_str())).then(|| (*number, id.clone()))
-        };
+    pub(super) fn keep(&mut self, kept: &BTreeSet<String>) -> Result<(), BpfError> {
+        let gone =
+            |(number, id): (&u32, &String)| (!kept.contains(id)).then(|| (*number, id.clone()));
         let gone: Vec<(u32, String)> = self.by_number.iter().filter_map(gone).collect();
         for (number, id) in gone {
             sys::map_delete(self.map.as_fd(), &number)

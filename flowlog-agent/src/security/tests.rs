@@ -168,6 +168,27 @@ fn where_a_policy_has_no_room_the_one_before_holds_on() {
     assert_eq!(host.security.reason(slots[0]), None);
 }
 
+/// Also after a restart, when the numbers that have to stay are those of a policy that a previous agent has brought into force.
+#[test]
+fn numbers_of_rules_that_are_gone_do_not_stay_for_a_policy_that_has_no_room() {
+    let Some(mut host) = Host::new(4) else { return };
+    let small = inventory(&[("a", "enforce", 'x', 1), ("b", "enforce", 'x', 3)]);
+    let slots = ["a", "b"].map(|eni| host.slot(&small, eni));
+    host.follow(&small);
+    assert_eq!(host.rules(&slots), [Some(1), Some(3)]);
+    host.restart();
+    let large = inventory(&[("a", "enforce", 'y', 3), ("b", "off", 'x', 0)]);
+    host.follow(&large);
+    assert_eq!(host.rules(&slots), [Some(UNKNOWN), None]);
+    let numbers = BTreeSet::from_iter(0..100);
+    assert_eq!(host.security.rule_ids(&numbers).len(), 4);
+    host.security.drained();
+    let kept = host.security.rule_ids(&numbers);
+    assert_eq!(kept.into_values().collect::<Vec<_>>(), ["a-x-1"]);
+    host.sweep();
+    assert_eq!(host.rules(&slots), [Some(3), None]);
+}
+
 #[test]
 fn what_had_no_room_is_in_force_when_there_is_some() {
     let Some(mut host) = Host::new(3) else { return };
