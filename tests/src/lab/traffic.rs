@@ -13,7 +13,7 @@ use super::Namespace;
 use crate::{Error, Result};
 
 /// How long one answer is awaited.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// How long a whole TCP transfer may take.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(60);
 /// The most octets a request or echo carries: it fits in one datagram without fragments on the smallest IPv6 MTU.
@@ -34,7 +34,7 @@ pub struct UdpExchange {
 /// time; the server answers each with as many octets.
 ///
 /// # Errors
-/// If an address cannot be had or one message does not arrive within 5 s.
+/// If an address cannot be had or one message does not arrive within 20 s.
 pub fn udp_exchange(
     client: &Namespace,
     server: (&Namespace, SocketAddr),
@@ -186,7 +186,7 @@ fn in_time(deadline: Instant) -> io::Result<()> {
 /// octets.
 ///
 /// # Errors
-/// Without root, or if a reply does not arrive within 5 s.
+/// Without root, or if a reply does not arrive within 20 s.
 pub fn ping(client: &Namespace, address: IpAddr, count: u16, payload_bytes: usize) -> Result<u16> {
     let payload = payload(payload_bytes)?;
     let doing = format!("ping {address}");

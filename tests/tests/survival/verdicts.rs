@@ -11,12 +11,12 @@ use crate::scene::{LEFT, RIGHT};
 
 const UDP: u8 = 17;
 
-/// Source ports of the floods' flows that the firewall drops: the first quarter.
-const FILTERED: std::ops::RangeInclusive<u16> = 1024..=1273;
+/// Source ports of the floods' flows that the firewall drops: the first quarter of those that [`Scene::beside`](crate::scene::Scene::beside) sends.
+const FILTERED: std::ops::RangeInclusive<u16> = 1024..=1148;
 /// The last source port that groups allow, of as many again.
-const LAST_ALLOWED: u16 = 1523;
+const LAST_ALLOWED: u16 = 1273;
 /// Likewise, by the other policy.
-const LAST_ALLOWED_LATER: u16 = 1773;
+const LAST_ALLOWED_LATER: u16 = 1398;
 
 /// Which policy the groups have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
