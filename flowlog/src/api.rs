@@ -50,7 +50,7 @@ pub struct FlowLog {
     pub ip_version: String,
     /// Template of its records; empty for the default fields.
     pub log_format: String,
-    /// Which traffic's path it records.
+    /// Which traffic's path it records: all.
     pub traffic_path: Vec<String>,
     /// Resource group.
     pub resource_group: String,
@@ -100,7 +100,7 @@ pub struct CreateFlowLog {
     /// Template of the records, as `${srcaddr} ${dstaddr}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_format: Option<String>,
-    /// all, which is the default, or internetGateway.
+    /// all, which is the default. The product's internetGateway is refused: no agent can tell what crosses a gateway.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub traffic_path: Vec<String>,
     /// Resource group.
@@ -367,7 +367,7 @@ pub struct Agent {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct AuditFilter {
-    /// What was changed: a flow log's or an access key's id.
+    /// What was changed: a flow log's, an access key's or a host's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_id: Option<String>,
     /// Only entries with smaller numbers: the smallest of the page before.
@@ -396,9 +396,9 @@ pub struct AuditEntry {
     pub access_key_id: String,
     /// What: the action's name, as CreateFlowLog.
     pub action: String,
-    /// Of what: a flow log's or an access key's id.
+    /// Of what: a flow log's or an access key's id; of ReportEnis the host's.
     pub resource_id: String,
-    /// In which request.
+    /// In which request; empty for what the service did by itself, or for another account's request.
     pub request_id: String,
     /// What was changed to what: a JSON object.
     pub detail: String,

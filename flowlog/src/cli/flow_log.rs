@@ -11,7 +11,10 @@ use super::{
     session::Session,
     wait::WaitOptions,
 };
-use crate::api::{CreateFlowLog, FlowLog, FlowLogFilter, FlowLogPage, ModifyFlowLog};
+use crate::api::{
+    ChangeTags, CreateFlowLog, FlowLog, FlowLogFilter, FlowLogPage, ModifyFlowLog,
+    MoveResourceGroup,
+};
 
 /// Flow logs on a page, the most that the service gives.
 const PAGE_SIZE: u64 = 50;
@@ -137,8 +140,22 @@ pub(super) struct ListOptions {
     /// Only those to this logstore.
     #[arg(long)]
     logstore: Option<String>,
+    /// Only those of this resource group.
+    #[arg(long, value_name = "ID")]
+    resource_group: Option<String>,
+    /// Only those with this tag, whatever its value if none is given; can be given several times, and all must fit.
+    #[arg(long = "tag", value_name = "KEY[=VALUE]")]
+    tags: Vec<String>,
     #[command(flatten)]
     region: RegionOptions,
+}
+
+/// What is asked for when flow logs are listed.
+#[derive(Clone, Debug, Serialize)]
+struct ListQuery {
+    #[serde(flatten)]
+    filter: FlowLogFilter,
+    tag: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -186,6 +203,15 @@ struct Changes {
     /// New template of the records, such as '${srcaddr} ${dstaddr} ${action}'.
     #[arg(long, value_name = "TEMPLATE")]
     format: Option<String>,
+    /// A tag to set, in the place of one with the same key; can be given several times.
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
+    tags: Vec<(String, String)>,
+    /// A tag to remove; can be given several times.
+    #[arg(long = "remove-tag", value_name = "KEY")]
+    remove_tags: Vec<String>,
+    /// New resource group.
+    #[arg(long, value_name = "ID")]
+    resource_group: Option<String>,
 }
 
 /// Creates a flow log.
@@ -241,16 +267,18 @@ pub(super) fn list(
         traffic_type: options.traffic.map(|traffic| traffic.as_str().to_owned()),
         project: options.project.clone(),
         logstore: options.logstore.clone(),
+        resource_group: options.resource_group.clone(),
         page_size: Some(PAGE_SIZE),
         ..FlowLogFilter::default()
     };
+    let mut query = ListQuery {
+        filter,
+        tag: options.tags.clone(),
+    };
     let mut listed: Vec<FlowLog> = Vec::new();
     for page_number in 1.. {
-        let filter = FlowLogFilter {
-            page_number: Some(page_number),
-            ..filter.clone()
-        };
-        let page: FlowLogPage = session.get("/flow-logs", &filter)?;
+        query.filter.page_number = Some(page_number);
+        let page: FlowLogPage = session.get("/flow-logs", &query)?;
         let is_last = (page.flow_logs.len() as u64) < PAGE_SIZE;
         listed.extend(page.flow_logs);
         if is_last {
@@ -362,21 +390,39 @@ fn act(
     finish(session, options.wait, changed, form)
 }
 
-/// Changes a flow log's attributes.
+/// Changes a flow log's attributes, tags and resource group; first the attributes, for they alone may be refused because another change is
+/// under way.
 pub(super) fn modify(
     session: &Session,
     options: &ModifyOptions,
     form: OutputForm,
 ) -> Result<(), CliError> {
     let path = path(session, &options.one)?;
-    let body = ModifyFlowLog {
-        name: options.changes.name.clone(),
-        description: options.changes.description.clone(),
-        aggregation_interval: options.changes.interval,
-        ip_version: options.changes.ip_version.clone(),
-        log_format: options.changes.format.clone(),
+    let (changes, region) = (&options.changes, &options.one.region);
+    let attributes = ModifyFlowLog {
+        name: changes.name.clone(),
+        description: changes.description.clone(),
+        aggregation_interval: changes.interval,
+        ip_version: changes.ip_version.clone(),
+        log_format: changes.format.clone(),
     };
-    let changed = session.change("PATCH", &path, &options.one.region, &body)?;
+    let tags = ChangeTags {
+        set: changes.tags.iter().cloned().collect(),
+        remove: changes.remove_tags.clone(),
+    };
+    if attributes != ModifyFlowLog::default() {
+        session.change::<FlowLog>("PATCH", &path, region, &attributes)?;
+    }
+    if tags != ChangeTags::default() {
+        session.change::<FlowLog>("PATCH", &format!("{path}/tags"), region, &tags)?;
+    }
+    if let Some(group) = &changes.resource_group {
+        let body = MoveResourceGroup {
+            resource_group: group.clone(),
+        };
+        session.change::<FlowLog>("PUT", &format!("{path}/resource-group"), region, &body)?;
+    }
+    let changed = session.get(&path, region)?;
     finish(session, options.wait, changed, form)
 }
 

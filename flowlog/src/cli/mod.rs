@@ -78,7 +78,7 @@ enum Command {
     Enable(Asking<flow_log::ChangeOptions>),
     /// Have a flow log capture no more; it is kept, and can be enabled again.
     Disable(Asking<flow_log::ChangeOptions>),
-    /// Change a flow log's name, description, interval, IP version or format.
+    /// Change a flow log's name, description, interval, IP version, format, tags or resource group.
     Modify(Asking<flow_log::ModifyOptions>),
     /// Delete a flow log; what it has captured stays where it is.
     Delete(Asking<flow_log::ChangeOptions>),
@@ -184,6 +184,12 @@ mod tests {
             ("list --output json --url http://[::1]:8480", true),
             ("list --url 127.0.0.1", false),
             ("modify x", false),
+            (
+                "modify x --tag a=b --remove-tag c --resource-group rg-2",
+                true,
+            ),
+            ("modify x --tag a", false),
+            ("list --tag a --tag b=c --resource-group rg-2", true),
             ("modify x --name y --timeout 5", true),
             ("delete x --timeout 0", false),
             ("access-key create --role agent --url https://a", true),

@@ -188,17 +188,25 @@ pub(super) fn wall() -> Duration {
         .unwrap_or_default()
 }
 
-/// The fields of a struct as parameters of a query, without those that are none.
+/// The fields of a struct as parameters of a query, without those that are none; a list is one parameter for each item.
 fn parameters(query: &impl Serialize) -> Vec<Parameter> {
     let Ok(Value::Object(fields)) = serde_json::to_value(query) else {
         return Vec::new();
     };
-    let parameter = |(name, value): (String, Value)| match value {
-        Value::Null => None,
-        Value::String(text) => Some((name, text)),
-        other => Some((name, other.to_string())),
+    let text = |value| match value {
+        Value::String(text) => text,
+        other => other.to_string(),
     };
-    fields.into_iter().filter_map(parameter).collect()
+    let named = |(name, value): (String, Value)| {
+        let values = match value {
+            Value::Null => Vec::new(),
+            Value::Array(values) => values,
+            one => vec![one],
+        };
+        let parameter = move |value| (name.clone(), text(value));
+        values.into_iter().map(parameter)
+    };
+    fields.into_iter().flat_map(named).collect()
 }
 
 #[cfg(test)]
@@ -219,5 +227,8 @@ mod tests {
             expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
         );
         assert_eq!(parameters(&()), []);
+        let list = serde_json::json!({ "tag": ["a=1", "b"], "x": [] });
+        let pair = |value: &str| ("tag".to_owned(), value.to_owned());
+        assert_eq!(parameters(&list), [pair("a=1"), pair("b")]);
     }
 }

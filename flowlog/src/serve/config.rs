@@ -14,6 +14,8 @@ pub struct Config {
     pub regions: Vec<String>,
     /// Quota: flow logs of an account in a region.
     pub flow_logs_per_region: u64,
+    /// Quota where any region is taken: regions in which an account has flow logs, and in which it has opened the service.
+    pub regions_per_account: u64,
     /// Whether flow logs may be created for resources that no agent has reported.
     pub allow_unknown_resources: bool,
     /// After how many milliseconds without a word an agent is away: nobody waits for it, and others may report its ENIs.
@@ -24,10 +26,10 @@ pub struct Config {
     pub requests_at_once: u64,
     /// Connections that are open at the same time.
     pub connections: usize,
-    /// Access keys of all accounts.
-    pub access_keys: u64,
-    /// Entries of the audit trail; the oldest go first.
-    pub audit_entries: u64,
+    /// Access keys of an account.
+    pub access_keys_per_account: u64,
+    /// Entries of the audit trail of an account; the oldest go first.
+    pub audit_entries_per_account: u64,
 }
 
 /// The keys of the file.
@@ -38,13 +40,14 @@ struct Keys {
     default_region: Option<Id>,
     regions: Vec<Id>,
     flow_logs_per_region: Option<WholeNumber<0, 100_000>>,
+    regions_per_account: Option<WholeNumber<1, 100_000>>,
     allow_unknown_resources: bool,
     agent_away_seconds: Option<WholeNumber<1, 86_400>>,
     requests_per_second: Option<WholeNumber<1, 1_000_000>>,
     requests_at_once: Option<WholeNumber<1, 1_000_000>>,
     connections: Option<WholeNumber<1, 100_000>>,
-    access_keys: Option<WholeNumber<1, 1_000_000>>,
-    audit_entries: Option<WholeNumber<1, 1_000_000_000>>,
+    access_keys_per_account: Option<WholeNumber<1, 1_000_000>>,
+    audit_entries_per_account: Option<WholeNumber<1, 1_000_000_000>>,
 }
 
 impl Config {
@@ -80,13 +83,14 @@ impl From<Keys> for Config {
                 .map_or("local".into(), |id| id.to_string()),
             regions: keys.regions.iter().map(ToString::to_string).collect(),
             flow_logs_per_region: number(keys.flow_logs_per_region, 10),
+            regions_per_account: number(keys.regions_per_account, 32),
             allow_unknown_resources: keys.allow_unknown_resources,
             agent_away_ms: i64::try_from(away_seconds * 1000).unwrap_or(i64::MAX),
             requests_per_second: number(keys.requests_per_second, 50),
             requests_at_once: number(keys.requests_at_once, 100),
             connections: usize::try_from(number(keys.connections, 4096)).unwrap_or(usize::MAX),
-            access_keys: number(keys.access_keys, 10_000),
-            audit_entries: number(keys.audit_entries, 1_000_000),
+            access_keys_per_account: number(keys.access_keys_per_account, 10_000),
+            audit_entries_per_account: number(keys.audit_entries_per_account, 100_000),
         }
     }
 }
@@ -116,7 +120,7 @@ mod tests {
             .split([',', ' '])
             .filter(|word| !word.is_empty() && *word != "and")
             .collect();
-        assert_eq!(keys.len(), 11, "{error}");
+        assert_eq!(keys.len(), 12, "{error}");
         for key in keys {
             assert!(
                 sample.contains(&format!("\n{key} = ")),

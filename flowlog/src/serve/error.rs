@@ -63,17 +63,20 @@ codes! {
     ContentType = "UnsupportedContentType", UNSUPPORTED_MEDIA_TYPE, "The body is not of the type that is taken here.";
     MalformedRequest = "MalformedRequest", BAD_REQUEST, "The query, a header or the body cannot be read.";
     TooManyParameters = "TooManyParameters", BAD_REQUEST, "The request has more than 1,000 parameters.";
-    RequestTooLarge = "RequestTooLarge", PAYLOAD_TOO_LARGE, "The body is greater than 1 MiB; that of an agent's report than 4 MiB.";
+    RequestTooLarge = "RequestTooLarge", PAYLOAD_TOO_LARGE, "The body is greater than 1 MiB; that of an agent's report than 4 MiB, that of a request signed by HMAC-SHA1 than 64 KiB.";
     RequestTimeout = "RequestTimeout", REQUEST_TIMEOUT, "The body did not arrive in time.";
     MissingParameter = "MissingParameter", BAD_REQUEST, "A parameter is missing; its name follows, as in `MissingParameter.RegionId`.";
     InvalidParameter = "InvalidParameter", BAD_REQUEST,
         "A parameter has a value that is not allowed; its name follows, as in `InvalidParameter.FlowLogName`.";
+    UnsupportedFeature = "UnsupportedFeature", BAD_REQUEST,
+        "A value is one of the product's that Flowlog cannot do; the parameter's name follows, as in `UnsupportedFeature.TrafficPath`.";
     RegionNotFound = "InvalidRegionId.NotFound", NOT_FOUND, "The service has no such region.";
     FlowLogNotFound = "InvalidFlowLogId.NotFound", NOT_FOUND, "There is no such flow log in the region.";
     ResourceNotFound = "InvalidResourceId.NotFound", NOT_FOUND, "No agent has reported such an ENI, VSwitch or VPC in the region.";
     QuotaFlowLogs = "QuotaExceeded.FlowLog", BAD_REQUEST, "The region has as many flow logs as its quota allows.";
+    QuotaRegions = "QuotaExceeded.Region", BAD_REQUEST, "The account uses as many regions as its quota allows.";
     QuotaTags = "QuotaExceeded.Tag", BAD_REQUEST, "A flow log has at most 20 tags.";
-    QuotaAccessKeys = "QuotaExceeded.AccessKey", BAD_REQUEST, "The service has as many access keys as it is allowed to.";
+    QuotaAccessKeys = "QuotaExceeded.AccessKey", BAD_REQUEST, "The account has as many access keys as it is allowed to.";
     QuotaAgents = "QuotaExceeded.Agent", BAD_REQUEST, "The report has more ENIs or flow logs than are allowed.";
     IncorrectStatus = "IncorrectStatus.flowlog", CONFLICT,
         "The flow log's status does not allow this, or another change of it is under way: try again when that is done.";
@@ -127,6 +130,18 @@ impl ApiError {
             ..Self::new(
                 Code::InvalidParameter,
                 format!("The parameter {parameter} is not valid: {clause}."),
+            )
+        }
+    }
+
+    /// A parameter with a value that the product has and Flowlog cannot do; `why` is a clause.
+    #[must_use]
+    pub fn unsupported(parameter: &'static str, why: impl std::fmt::Display) -> Self {
+        Self {
+            parameter: Some(parameter.into()),
+            ..Self::new(
+                Code::UnsupportedFeature,
+                format!("The value of the parameter {parameter} is not supported: {why}."),
             )
         }
     }

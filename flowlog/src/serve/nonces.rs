@@ -2,6 +2,7 @@
 //!
 //! They stand in a SQLite file of their own that is synced only when its write-ahead log is taken over, not with each request: no nonce is
 //! lost with the service, also a killed one; a machine that loses its power loses the last ones, and never the file. A nonce is kept for as long as its request's date would be accepted, and a minute longer.
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -21,6 +22,8 @@ const KEPT_LONGER_MS: i64 = 60 * 1000;
 const MAX_NONCE_BYTES: usize = 128;
 /// The most nonces that are kept.
 const MAX_NONCES: u64 = 1_000_000;
+/// The most nonces of an access key, so that one alone keeps nobody else out.
+const MAX_NONCES_OF_KEY: u64 = 200_000;
 
 /// The nonces.
 pub struct Nonces(Mutex<Kept>);
@@ -28,6 +31,61 @@ pub struct Nonces(Mutex<Kept>);
 struct Kept {
     connection: Connection,
     count: u64,
+    /// Of each access key that has any.
+    of_keys: HashMap<String, u64>,
+}
+
+impl Kept {
+    fn read(connection: Connection) -> rusqlite::Result<Self> {
+        let of_keys: HashMap<String, u64> = connection
+            .prepare("SELECT key_id, count(*) FROM nonce GROUP BY key_id")?
+            .query_map([], |row| {
+                Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))
+            })?
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            connection,
+            count: of_keys.values().sum(),
+            of_keys,
+        })
+    }
+
+    /// Forgets the nonces whose dates are past.
+    fn forget(&mut self, now: Moment) -> rusqlite::Result<()> {
+        let mut delete = self
+            .connection
+            .prepare_cached("DELETE FROM nonce WHERE expires_at < ? RETURNING key_id")?;
+        let mut gone = delete.query([now.0])?;
+        while let Some(row) = gone.next()? {
+            let key_id: String = row.get(0)?;
+            self.count = self.count.saturating_sub(1);
+            if let Some(of_key) = self.of_keys.get_mut(&key_id) {
+                *of_key = of_key.saturating_sub(1);
+                if *of_key == 0 {
+                    self.of_keys.remove(&key_id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses where too many are kept.
+    fn check_room(&self, key_id: &str) -> Result<(), ApiError> {
+        if self
+            .of_keys
+            .get(key_id)
+            .is_some_and(|count| *count >= MAX_NONCES_OF_KEY)
+        {
+            let message =
+                "The access key has made too many requests in the last minutes: try again later.";
+            return Err(ApiError::new(Code::Throttling, message));
+        }
+        if self.count >= MAX_NONCES {
+            let message = "There were too many requests in the last minutes: try again later.";
+            return Err(ApiError::new(Code::SystemBusy, message));
+        }
+        Ok(())
+    }
 }
 
 impl Nonces {
@@ -45,12 +103,7 @@ impl Nonces {
              ) STRICT, WITHOUT ROWID;
              CREATE INDEX IF NOT EXISTS nonce_expires ON nonce (expires_at);",
         )?;
-        let count: i64 =
-            connection.query_row("SELECT count(*) FROM nonce", [], |row| row.get(0))?;
-        Ok(Self(Mutex::new(Kept {
-            connection,
-            count: count.unsigned_abs(),
-        })))
+        Kept::read(connection).map(|kept| Self(Mutex::new(kept)))
     }
 
     /// Checks the date of a request, and uses its nonce up.
@@ -71,17 +124,8 @@ impl Nonces {
             ));
         }
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = kept
-            .connection
-            .prepare_cached("DELETE FROM nonce WHERE expires_at < ?")?
-            .execute([now.0])?;
-        kept.count = kept.count.saturating_sub(gone as u64);
-        if kept.count >= MAX_NONCES {
-            return Err(ApiError::new(
-                Code::SystemBusy,
-                "There were too many requests in the last minutes: try again later.",
-            ));
-        }
+        kept.forget(now)?;
+        kept.check_room(key_id)?;
         let expires_at = date.0.saturating_add(MAX_APART_MS + KEPT_LONGER_MS);
         let made = kept
             .connection
@@ -89,13 +133,14 @@ impl Nonces {
                 "INSERT OR IGNORE INTO nonce (key_id, nonce, expires_at) VALUES (?, ?, ?)",
             )?
             .execute(params![key_id, nonce, expires_at])?;
-        kept.count += made as u64;
         if made == 0 {
             return Err(ApiError::new(
                 Code::NonceUsed,
                 "The nonce has been used before.",
             ));
         }
+        kept.count += 1;
+        *kept.of_keys.entry(key_id.to_owned()).or_default() += 1;
         Ok(())
     }
 }
@@ -159,6 +204,31 @@ mod tests {
         assert_eq!(nonces.0.lock().unwrap().count, 1);
         assert!(claim(&nonces, "k", "", last).is_err());
         assert!(claim(&nonces, "k", &"n".repeat(129), last).is_err());
+    }
+
+    #[test]
+    fn one_key_does_not_fill_it_for_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let nonces = Nonces::open(folder.path()).unwrap();
+        let fill = |key: &str, from: u64, to: u64| {
+            let kept = nonces.0.lock().unwrap();
+            let many = "WITH RECURSIVE number (n) AS (SELECT ?2 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < ?3)
+                INSERT INTO nonce SELECT ?1, n, 1000000 FROM number";
+            let row = params![key, from.cast_signed(), to.cast_signed()];
+            kept.connection.execute(many, row).unwrap();
+        };
+        let claim = |nonces: &Nonces, key: &str, nonce: &str| {
+            let claimed = nonces.claim(key, nonce, Moment(0), Moment(0));
+            claimed.map_err(|error| error.kind())
+        };
+        fill("k", 0, MAX_NONCES_OF_KEY - 1);
+        let nonces = Nonces::open(folder.path()).unwrap();
+        assert_eq!(claim(&nonces, "k", "last"), Ok(()));
+        assert_eq!(claim(&nonces, "k", "one more"), Err(Code::Throttling));
+        assert_eq!(claim(&nonces, "l", "n"), Ok(()));
+        let later = nonces.claim("k", "n", Moment(2_000_000), Moment(2_000_000));
+        assert_eq!(later, Ok(()));
+        assert_eq!(nonces.0.lock().unwrap().of_keys.len(), 1);
     }
 
     #[test]

@@ -11,8 +11,6 @@ use super::moment::Moment;
 pub struct Rates {
     per_second: u64,
     at_once: u64,
-    /// The most buckets: as many as there are access keys.
-    most: usize,
     buckets: Mutex<HashMap<String, Bucket>>,
 }
 
@@ -22,6 +20,9 @@ struct Bucket {
     tokens: u64,
     filled: Moment,
 }
+
+/// The most buckets: access keys that are used within the time in which a bucket fills.
+const MAX_BUCKETS: usize = 1_000_000;
 
 /// Tokens that a request takes.
 const REQUEST: u64 = 1000;
@@ -33,7 +34,6 @@ impl Rates {
         Self {
             per_second: config.requests_per_second,
             at_once: config.requests_at_once,
-            most: usize::try_from(config.access_keys).unwrap_or(usize::MAX),
             buckets: Mutex::default(),
         }
     }
@@ -45,9 +45,16 @@ impl Rates {
     pub fn take(&self, key_id: &str, now: Moment) -> Result<(), ApiError> {
         let full = self.at_once.saturating_mul(REQUEST);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() > self.most {
-            // Only keys that were deleted can be too many. Those that are used have theirs again at once.
-            buckets.clear();
+        if buckets.len() >= MAX_BUCKETS {
+            // A bucket that is full by now is as good as none.
+            let refill_ms = i64::try_from(full / self.per_second.max(1)).unwrap_or(i64::MAX);
+            buckets.retain(|_, bucket| now.0.saturating_sub(bucket.filled.0) < refill_ms);
+        }
+        if buckets.len() >= MAX_BUCKETS {
+            return Err(ApiError::new(
+                Code::SystemBusy,
+                "Too many access keys are in use at the same time: try again later.",
+            ));
         }
         let bucket = buckets.entry(key_id.to_owned()).or_insert(Bucket {
             tokens: full,

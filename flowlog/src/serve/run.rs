@@ -2,7 +2,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,7 +41,7 @@ pub(super) fn run(options: &ServeOptions) -> Result<(), StartError> {
     // What SQLite makes is as secret as what is made here.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let _lock = data_folder(folder)?;
-    let now = Moment::from_system(SystemTime::now());
+    let (now, begun) = (Moment::from_system(SystemTime::now()), Instant::now());
     let store = Store::open(folder)?;
     let seal = seal(folder, &store)?;
     if let Some(key) = administrator(folder, &store, &seal, &config, now)? {
@@ -67,7 +67,7 @@ pub(super) fn run(options: &ServeOptions) -> Result<(), StartError> {
         seal,
         metrics: Metrics::default(),
         clock: Box::new(|| Moment::from_system(SystemTime::now())),
-        started: now,
+        uptime: Box::new(move || milliseconds(begun.elapsed())),
         changes: watch::Sender::new(()),
         ending,
     });
@@ -163,9 +163,13 @@ async fn settle(app: &App) -> Result<(), ApiError> {
         now: (app.clock)(),
         request_id: request_id()?,
         config: Arc::clone(&app.config),
-        started: app.started,
+        uptime_ms: (app.uptime)(),
     };
     app.change(cx, transitions::settle).await
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn show(folder: &Path, key: &AdministratorFile) {

@@ -227,7 +227,7 @@ pub(super) fn administrator(
             now,
             request_id: String::new(),
             config: Arc::clone(config),
-            started: now,
+            uptime_ms: 0,
         };
         let asked = api::CreateAccessKey {
             role: Role::Administrator.to_string(),

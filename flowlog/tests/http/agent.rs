@@ -99,6 +99,33 @@ async fn the_end_of_the_service_ends_the_wait() {
     assert_eq!(answer.body["version"], version);
 }
 
+/// What is refused to a new request must not go on in an old one.
+#[tokio::test]
+async fn a_key_that_is_disabled_or_deleted_ends_its_wait() {
+    for (method, body, code) in [
+        (
+            "PATCH",
+            json!({ "status": "Inactive" }),
+            "InvalidAccessKeyId.Inactive",
+        ),
+        ("DELETE", Value::Null, "InvalidAccessKeyId.NotFound"),
+    ] {
+        let rig = Rig::new();
+        let (admin, agent) = (rig.key(Role::Administrator), rig.key(Role::Agent));
+        rig.report(&agent, "h1", &[1], 0).await;
+        let version = desired(&rig, &agent, 0, "0").await.body["version"]
+            .as_u64()
+            .unwrap();
+        let waiting = desired(&rig, &agent, version, "60");
+        let path = format!("/api/v1/access-keys/{}", agent.id);
+        let both = async { tokio::join!(waiting, rig.call(&admin, method, &path, &[], &body)) };
+        let (answer, changed) = tokio::time::timeout(Duration::from_secs(50), both)
+            .await
+            .unwrap();
+        assert_eq!((changed.code(), answer.code()), ("OK", code));
+    }
+}
+
 #[tokio::test]
 async fn others_may_not_speak_the_protocol() {
     let rig = Rig::new();

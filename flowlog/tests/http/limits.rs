@@ -1,8 +1,14 @@
 //! Requests that are too large, too many or not to be read.
-use axum::body::Body;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::Request;
 use flowlog::serve::service::Role;
 use flowlog_model::protocol::{MAX_REPORT_BYTES, REPORT_PATH};
+use flowlog_model::signature::encoding;
+use hyper::body::Frame;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -26,6 +32,74 @@ async fn a_body_has_at_most_a_mebibyte() {
         };
         let answer = rig.send(request.signed(&key)).await;
         assert_eq!(answer.code(), code, "{bytes} bytes");
+    }
+}
+
+/// A body that never comes: whoever waits for it hangs.
+struct Never;
+
+impl HttpBody for Never {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_not_read_before_it_is_known_who_sends_it() {
+    let rig = Rig::new();
+    let (key, mut forged) = (rig.key(Role::Administrator), rig.key(Role::Administrator));
+    forged.id.clone_from(&key.id);
+    let request = |key| {
+        let request = Rpc {
+            form: Some("A=b".into()),
+            ..Rpc::new(&rig)
+        };
+        request.signed(key).map(|_| Body::new(Never))
+    };
+    assert_eq!(
+        rig.send(request(&forged)).await.code(),
+        "SignatureDoesNotMatch"
+    );
+    let unsigned = Request::post("/api/v1/flow-logs").header("host", HOST);
+    let unsigned = unsigned.body(Body::new(Never)).unwrap();
+    assert_eq!(rig.send(unsigned).await.code(), "IncompleteSignature");
+}
+
+/// The older signature may be in the body, which is read to find out.
+#[tokio::test]
+async fn a_body_with_the_older_signature_has_at_most_64_kibibytes() {
+    let rig = Rig::new();
+    let key = rig.key(Role::Administrator);
+    let form = |filler: usize| {
+        let filler = "a".repeat(filler);
+        let more = [("Action", "DescribeFlowLogs"), ("Filler", &filler)];
+        let parameters = rig.v1(&key, "POST", &more);
+        let pairs = parameters
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        encoding::query(pairs)
+    };
+    for (bytes, code) in [(64 * 1024, "OK"), (64 * 1024 + 1, "RequestTooLarge")] {
+        // How long a signature is as it travels differs: some of its characters are encoded.
+        let form = (0..100)
+            .map(|_| form(bytes - form(0).len()))
+            .find(|form| form.len() == bytes)
+            .unwrap();
+        let request = Request::post("/")
+            .header("host", HOST)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Body::from(form));
+        assert_eq!(
+            rig.send(request.unwrap()).await.code(),
+            code,
+            "{bytes} bytes"
+        );
     }
 }
 

@@ -288,7 +288,7 @@ async fn a_removal_that_was_interrupted_is_finished() {
         now: (rig.app.clock)(),
         request_id: "r".into(),
         config: rig.app.config.clone(),
-        started: rig.app.started,
+        uptime_ms: (rig.app.uptime)(),
     };
     rig.app
         .store

@@ -65,6 +65,63 @@ async fn a_flow_log_lives_and_is_deleted() {
 }
 
 #[tokio::test]
+async fn flow_logs_are_listed_by_tags() {
+    let rig = Rig::new();
+    let key = rig.key(Role::Administrator);
+    let logs = "/api/v1/flow-logs";
+    let mut ids = Vec::new();
+    for tags in [json!({ "a": "1", "b": "x=y&z 流" }), json!({ "a": "2" })] {
+        let mut asked = of_nobody();
+        asked["tags"] = tags;
+        let created = rig.call(&key, "POST", logs, &[], &asked).await;
+        ids.push(created.body["id"].clone());
+    }
+    let (first, second) = (vec![ids[0].clone()], vec![ids[1].clone()]);
+    let both = vec![ids[0].clone(), ids[1].clone()];
+    for (query, expected) in [
+        (&[("tag", "a=1")][..], first.clone()),
+        (&[("tag", "a")], both.clone()),
+        (&[("tag", "a=2"), ("page_size", "1")], second),
+        (&[("tag", "a"), ("tag", "b=x=y&z 流")], first),
+        (&[("tag", "a=1"), ("tag", "a=2")], vec![]),
+        (&[("tag", "c")], vec![]),
+        (&[("resource_group", "rg-default")], both),
+        (&[("resource_group", "rg-none")], vec![]),
+    ] {
+        let listed = rig.call(&key, "GET", logs, query, &Value::Null).await;
+        let mut found: Vec<Value> = listed.body["flow_logs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|log| log["id"].clone())
+            .collect();
+        let mut expected = expected;
+        found.sort_by_key(Value::to_string);
+        expected.sort_by_key(Value::to_string);
+        assert_eq!(found, expected, "{query:?}");
+    }
+    let many: Vec<(&str, &str)> = std::iter::repeat_n(("tag", "a"), 21).collect();
+    let answer = rig.call(&key, "GET", logs, &many, &Value::Null).await;
+    assert_eq!(answer.code(), "QuotaExceeded.Tag");
+}
+
+#[tokio::test]
+async fn the_document_says_how_requests_are_signed() {
+    let rig = Rig::new();
+    let request = axum::http::Request::get("/api/v1/openapi.json").header("host", crate::rig::HOST);
+    let document = rig
+        .send(request.body(axum::body::Body::empty()).unwrap())
+        .await
+        .body;
+    assert_eq!(document["security"], json!([{ "acs3": [] }]));
+    let scheme = &document["components"]["securitySchemes"]["acs3"];
+    assert_eq!(
+        (&scheme["type"], &scheme["in"]),
+        (&json!("apiKey"), &json!("header"))
+    );
+}
+
+#[tokio::test]
 async fn access_keys_are_made_and_used_and_deleted() {
     let rig = Rig::new();
     let admin = rig.key(Role::Administrator);

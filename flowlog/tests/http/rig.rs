@@ -88,7 +88,7 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         let started = Moment::parse("2026-11-22T05:00:00Z").unwrap();
         let now = Arc::new(AtomicI64::new(started.0));
-        let clock = Arc::clone(&now);
+        let (clock, uptime) = (Arc::clone(&now), Arc::clone(&now));
         let (end, ending) = watch::channel(false);
         let app = Arc::new(App {
             logs: logs(folder.path()),
@@ -99,7 +99,7 @@ impl Rig {
             config: Arc::new(config),
             metrics: Metrics::default(),
             clock: Box::new(move || Moment(clock.load(Ordering::SeqCst))),
-            started,
+            uptime: Box::new(move || uptime.load(Ordering::SeqCst) - started.0),
             changes: watch::Sender::new(()),
             ending,
         });
@@ -138,7 +138,7 @@ impl Rig {
             now: (self.app.clock)(),
             request_id: "test".into(),
             config: Arc::clone(&self.app.config),
-            started: self.app.started,
+            uptime_ms: (self.app.uptime)(),
         };
         let asked = api::CreateAccessKey {
             role: role.to_string(),

@@ -42,7 +42,7 @@ async fn a_flow_log_is_described_with_every_field() {
         ("AggregationInterval", "1"),
         ("IpVersion", "IPv4"),
         ("LogFormat", "${srcaddr}"),
-        ("TrafficPath.1", "internetGateway"),
+        ("TrafficPath.1", "all"),
         ("Tag.1.Key", "k"),
         ("Tag.1.Value", "v"),
         ("ResourceGroupId", "rg-1"),
@@ -60,7 +60,7 @@ async fn a_flow_log_is_described_with_every_field() {
             "IpVersion": "IPv4", "LogFormat": "${srcaddr}", "LogStoreName": "store_1", "ProjectName": "project-1",
             "RegionId": "local", "ResourceGroupId": "rg-1", "ResourceId": "vpc-1", "ResourceType": "VPC", "ServiceType": "sls",
             "Status": "Active", "TrafficType": "All", "Tags": { "Tag": [{ "Key": "k", "Value": "v" }] },
-            "TrafficPath": { "TrafficPathList": ["internetGateway"] },
+            "TrafficPath": { "TrafficPathList": ["all"] },
         }] },
     });
     assert_eq!(described.body, expected);
@@ -305,6 +305,13 @@ async fn parameters_at_their_edges() {
         );
         assert_eq!(answer.status, 400);
     }
+    // The product has it, and no agent can do it.
+    let gateway = with(&[("TrafficPath.1", "internetGateway")]);
+    let answer = rig.rpc(&key, "CreateFlowLog", &gateway).await;
+    assert_eq!(
+        (answer.status, answer.code()),
+        (400, "UnsupportedFeature.TrafficPath")
+    );
     let tags: Vec<(String, String)> = (1..=21)
         .map(|number| (format!("Tag.{number}.Key"), format!("k{number}")))
         .collect();

@@ -218,7 +218,7 @@ async fn answer(
         now,
         request_id: observed.request_id.clone(),
         config: Arc::clone(&app.config),
-        started: app.started,
+        uptime_ms: (app.uptime)(),
     };
     check_role(&cx, &target.call)?;
     let is_put = matches!(target.call, Call::Logstore(_, LogstoreCall::Put));

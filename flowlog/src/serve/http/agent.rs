@@ -73,6 +73,7 @@ async fn desired_state(
 /// Notes that the agent is there, and gives the version of its desired state.
 async fn touch(app: &App, cx: &mut Context) -> Result<Version, ApiError> {
     cx.now = (app.clock)();
+    cx.uptime_ms = (app.uptime)();
     let seen = cx.clone();
     app.store
         .write(move |state| agents::touch(state, &seen))

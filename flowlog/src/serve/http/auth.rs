@@ -1,7 +1,7 @@
 //! Who asks: the limits of a request, its signature, its date, its nonce, and how many its key has made.
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes, HttpBody as _, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -14,12 +14,11 @@ use flowlog_model::signature::v1;
 use tokio::time::timeout;
 
 use super::App;
-use super::limits::{BODY_TIMEOUT, MAX_BODY_BYTES, MAX_PARAMETERS};
+use super::limits::{BODY_TIMEOUT, MAX_BODY_BYTES, MAX_PARAMETERS, MAX_UNKNOWN_BODY_BYTES};
 use super::observe::Observed;
 use crate::serve::error::{ApiError, Code};
-use crate::serve::moment::Moment;
 use crate::serve::nonces::check_date;
-use crate::serve::service::{Context, access_keys};
+use crate::serve::service::{Caller, Context, access_keys};
 
 /// Longest text that was to be signed and that an error repeats, in bytes.
 const MAX_TOLD_BYTES: usize = 16 * 1024;
@@ -37,19 +36,6 @@ pub(super) struct Verified {
     pub(super) signs_headers: bool,
 }
 
-/// What a request says about itself, to be verified.
-struct Claim {
-    key_id: String,
-    date: String,
-    nonce: String,
-    proof: Proof,
-}
-
-enum Proof {
-    Acs3(Authorization),
-    V1(String),
-}
-
 /// Verifies a request before its face sees it.
 pub(super) async fn authenticate(
     State(app): State<Arc<App>>,
@@ -62,27 +48,26 @@ pub(super) async fn authenticate(
         .get::<Arc<Observed>>()
         .cloned()
         .ok_or_else(|| ApiError::internal("a request that is not observed"))?;
-    let limit = match parts.uri.path() {
-        REPORT_PATH => MAX_REPORT_BYTES,
-        _ => MAX_BODY_BYTES,
-    };
-    let body = read_body(body, limit).await?;
-    // Not before: a body that takes its time must not let a date be good for longer, nor let its nonce be forgotten first.
-    let now = (app.clock)();
-    let verified = verify(&app, &observed, &parts, body, now).await?;
+    let verified = verify(&app, &observed, &parts, body).await?;
     let mut request = Request::from_parts(parts, Body::empty());
     request.extensions_mut().insert(verified);
     Ok(next.run(request).await)
 }
 
 async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let too_large = || {
+        ApiError::new(
+            Code::RequestTooLarge,
+            format!("The body is greater than {limit} bytes."),
+        )
+    };
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     match timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         // A client that is gone does not read the answer.
-        Ok(Err(_)) => Err(ApiError::new(
-            Code::RequestTooLarge,
-            format!("The body is greater than {limit} bytes."),
-        )),
+        Ok(Err(_)) => Err(too_large()),
         Err(_) => Err(ApiError::new(
             Code::RequestTimeout,
             format!("The body took more than {} s.", BODY_TIMEOUT.as_secs()),
@@ -94,44 +79,136 @@ async fn verify(
     app: &App,
     observed: &Observed,
     parts: &Parts,
-    body: Bytes,
-    now: Moment,
+    body: Body,
 ) -> Result<Verified, ApiError> {
     let query = parameters(parts.uri.query().unwrap_or_default(), MAX_PARAMETERS)?;
-    let form = form(&parts.headers, &body, MAX_PARAMETERS - query.len())?;
-    let all: Vec<Parameter> = query.iter().chain(&form).cloned().collect();
-    let claim = claim(parts, &all)?;
-    let date = check_date(&claim.date, now)?;
-    let key_id = claim.key_id.clone();
-    let wanted = key_id.clone();
+    let proven = if parts.headers.contains_key(header::AUTHORIZATION) {
+        by_headers(app, parts, query, body).await?
+    } else {
+        by_parameters(app, parts, query, body).await?
+    };
+    let key_id = &proven.caller.key_id;
+    // Nobody else reads it before the answer.
+    let _ = observed.key_id.set(key_id.clone());
+    // Not before: a body that takes its time must not let a date be good for longer, nor let its nonce be forgotten first.
+    let now = (app.clock)();
+    let date = check_date(&proven.date, now)?;
+    // Before the nonce, so that a client may send the same request again later.
+    app.rates.take(key_id, now)?;
+    app.nonces.claim(key_id, &proven.nonce, date, now)?;
+    Ok(Verified {
+        context: Context {
+            caller: proven.caller,
+            now,
+            request_id: observed.request_id.clone(),
+            config: Arc::clone(&app.config),
+            uptime_ms: (app.uptime)(),
+        },
+        parameters: proven.parameters,
+        body: proven.body,
+        signs_headers: proven.signs_headers,
+    })
+}
+
+/// What a request's signature proves.
+struct Proven {
+    caller: Caller,
+    date: String,
+    nonce: String,
+    parameters: Vec<Parameter>,
+    body: Bytes,
+    signs_headers: bool,
+}
+
+/// Verifies ACS3. The signature is over a hash of the body, so it is verified first: nobody without an access key has the service hold a
+/// large body.
+async fn by_headers(
+    app: &App,
+    parts: &Parts,
+    query: Vec<Parameter>,
+    body: Body,
+) -> Result<Proven, ApiError> {
+    let authorization =
+        Authorization::parse(single(&parts.headers, "authorization")?).ok_or_else(|| {
+            incomplete("The Authorization header is not ACS3-HMAC-SHA256 with Credential, SignedHeaders and Signature.")
+        })?;
+    let date = single(&parts.headers, acs3::DATE)?.to_owned();
+    let nonce = single(&parts.headers, acs3::NONCE)?.to_owned();
+    check_date(&date, (app.clock)())?;
+    let (caller, secret) = caller(app, &authorization.credential).await?;
+    let sha256 = check_acs3(parts, &query, &authorization, &secret)?;
+    let limit = match parts.uri.path() {
+        REPORT_PATH => MAX_REPORT_BYTES,
+        _ => MAX_BODY_BYTES,
+    };
+    let body = read_body(body, limit).await?;
+    if acs3::sha256_hex(&body) != sha256.to_ascii_lowercase() {
+        return Err(ApiError::new(
+            Code::ContentHash,
+            "x-acs-content-sha256 is not that of the body.",
+        ));
+    }
+    let mut parameters = query;
+    let form = form(&parts.headers, &body, MAX_PARAMETERS - parameters.len())?;
+    parameters.extend(form);
+    Ok(Proven {
+        caller,
+        date,
+        nonce,
+        parameters,
+        body,
+        signs_headers: true,
+    })
+}
+
+/// Verifies V1, which has neither path nor headers: it is for the RPC face alone. The signature may be in the body.
+async fn by_parameters(
+    app: &App,
+    parts: &Parts,
+    query: Vec<Parameter>,
+    body: Body,
+) -> Result<Proven, ApiError> {
+    let not_signed = || incomplete("The request is not signed.");
+    if parts.uri.path() != "/" {
+        return Err(not_signed());
+    }
+    let body = read_body(body, MAX_UNKNOWN_BODY_BYTES).await?;
+    let mut parameters = query;
+    let form = form(&parts.headers, &body, MAX_PARAMETERS - parameters.len())?;
+    parameters.extend(form);
+    if !parameters.iter().any(|(name, _)| name == v1::SIGNATURE) {
+        return Err(not_signed());
+    }
+    let once = |name| once(&parameters, name);
+    if once(v1::METHOD)? != v1::ALGORITHM || once(v1::VERSION)? != v1::SIGNATURE_VERSION {
+        return Err(incomplete(
+            "SignatureMethod is not HMAC-SHA1, or SignatureVersion not 1.0.",
+        ));
+    }
+    let date = once(v1::TIMESTAMP)?.to_owned();
+    let nonce = once(v1::NONCE)?.to_owned();
+    check_date(&date, (app.clock)())?;
+    let (caller, secret) = caller(app, once(v1::ACCESS_KEY_ID)?).await?;
+    check_v1(parts, &parameters, &secret, once(v1::SIGNATURE)?)?;
+    Ok(Proven {
+        caller,
+        date,
+        nonce,
+        parameters,
+        body,
+        signs_headers: false,
+    })
+}
+
+/// Whose an access key is, and its secret.
+async fn caller(app: &App, key_id: &str) -> Result<(Caller, String), ApiError> {
+    let wanted = key_id.to_owned();
     let (caller, sealed) = app
         .store
         .read(move |state| access_keys::find_sealed(state, &wanted))
         .await?;
-    let secret = app.seal.open_secret(&key_id, &sealed)?;
-    match &claim.proof {
-        Proof::Acs3(authorization) => {
-            check_acs3(parts, &query, &body, authorization, &secret)?;
-        }
-        Proof::V1(signature) => check_v1(parts, &all, &secret, signature)?,
-    }
-    // Nobody else reads it before the answer.
-    let _ = observed.key_id.set(key_id.clone());
-    // Before the nonce, so that a client may send the same request again later.
-    app.rates.take(&key_id, now)?;
-    app.nonces.claim(&key_id, &claim.nonce, date, now)?;
-    Ok(Verified {
-        context: Context {
-            caller,
-            now,
-            request_id: observed.request_id.clone(),
-            config: Arc::clone(&app.config),
-            started: app.started,
-        },
-        parameters: all,
-        body,
-        signs_headers: matches!(claim.proof, Proof::Acs3(_)),
-    })
+    let secret = app.seal.open_secret(&caller.key_id, &sealed)?;
+    Ok((caller, secret))
 }
 
 fn parameters(encoded: &str, limit: usize) -> Result<Vec<Parameter>, ApiError> {
@@ -164,39 +241,6 @@ fn form(headers: &HeaderMap, body: &Bytes, limit: usize) -> Result<Vec<Parameter
 
 fn incomplete(message: impl Into<String>) -> ApiError {
     ApiError::new(Code::IncompleteSignature, message)
-}
-
-fn claim(parts: &Parts, parameters: &[Parameter]) -> Result<Claim, ApiError> {
-    if parts.headers.contains_key(header::AUTHORIZATION) {
-        let authorization = Authorization::parse(single(&parts.headers, "authorization")?)
-            .ok_or_else(|| {
-                incomplete(
-                    "The Authorization header is not ACS3-HMAC-SHA256 with Credential, SignedHeaders and Signature.",
-                )
-            })?;
-        return Ok(Claim {
-            key_id: authorization.credential.clone(),
-            date: single(&parts.headers, acs3::DATE)?.to_owned(),
-            nonce: single(&parts.headers, acs3::NONCE)?.to_owned(),
-            proof: Proof::Acs3(authorization),
-        });
-    }
-    // The older signature has neither path nor headers: it is for the RPC face alone.
-    if parts.uri.path() != "/" || !parameters.iter().any(|(name, _)| name == v1::SIGNATURE) {
-        return Err(incomplete("The request is not signed."));
-    }
-    let once = |name| once(parameters, name);
-    if once(v1::METHOD)? != v1::ALGORITHM || once(v1::VERSION)? != v1::SIGNATURE_VERSION {
-        return Err(incomplete(
-            "SignatureMethod is not HMAC-SHA1, or SignatureVersion not 1.0.",
-        ));
-    }
-    Ok(Claim {
-        key_id: once(v1::ACCESS_KEY_ID)?.to_owned(),
-        date: once(v1::TIMESTAMP)?.to_owned(),
-        nonce: once(v1::NONCE)?.to_owned(),
-        proof: Proof::V1(once(v1::SIGNATURE)?.to_owned()),
-    })
 }
 
 /// A parameter that stands in the request once.
@@ -250,13 +294,13 @@ fn does_not_match(here: &str) -> ApiError {
     )
 }
 
-fn check_acs3(
-    parts: &Parts,
+/// Checks the signature; gives the SHA-256 that the body must have, in hex.
+fn check_acs3<'p>(
+    parts: &'p Parts,
     query: &[Parameter],
-    body: &Bytes,
     authorization: &Authorization,
     secret: &str,
-) -> Result<(), ApiError> {
+) -> Result<&'p str, ApiError> {
     let also: &[&str] = if parts.uri.path() == "/" {
         &[acs3::ACTION, acs3::VERSION]
     } else {
@@ -272,12 +316,6 @@ fn check_acs3(
         }
     }
     let content_sha256 = single(&parts.headers, acs3::CONTENT_SHA256)?;
-    if acs3::sha256_hex(body) != content_sha256.to_ascii_lowercase() {
-        return Err(ApiError::new(
-            Code::ContentHash,
-            "x-acs-content-sha256 is not that of the body.",
-        ));
-    }
     let signed: Vec<(&str, &str)> = authorization
         .signed_headers
         .iter()
@@ -291,7 +329,7 @@ fn check_acs3(
         content_sha256,
     };
     if signed.is_signature(secret, &authorization.signature) {
-        return Ok(());
+        return Ok(content_sha256);
     }
     let hash = acs3::sha256_hex(signed.canonical().as_bytes());
     Err(does_not_match(&format!(

@@ -16,7 +16,7 @@ use rusqlite::Transaction;
 
 use super::App;
 use crate::serve::error::ApiError;
-use crate::serve::service::away_before;
+use crate::serve::service::presence::{IS_PRESENT, away_before};
 
 /// Upper bounds of the durations' buckets, in seconds.
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 60.0];
@@ -106,7 +106,9 @@ fn counts(state: &Transaction<'_>, away_before: i64) -> Result<Counts, ApiError>
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
     let others = state.query_row(
-        "SELECT (SELECT count(*) FROM eni), count(*), count(*) FILTER (WHERE last_seen >= ?) FROM agent",
+        &format!(
+            "SELECT (SELECT count(*) FROM eni), count(*), count(*) FILTER (WHERE {IS_PRESENT}) FROM agent"
+        ),
         [away_before],
         |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]),
     )?;
@@ -115,7 +117,7 @@ fn counts(state: &Transaction<'_>, away_before: i64) -> Result<Counts, ApiError>
 
 /// Answers `/metrics`.
 pub(super) async fn answer(State(app): State<Arc<App>>) -> Response {
-    let away_before = away_before((app.clock)(), app.started, &app.config);
+    let away_before = away_before((app.uptime)(), &app.config);
     let counted = app
         .store
         .read(move |state| counts(state, away_before))

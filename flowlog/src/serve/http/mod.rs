@@ -18,6 +18,7 @@ mod params;
 mod rest;
 mod rpc;
 mod server;
+mod unstuck;
 
 use std::sync::Arc;
 
@@ -62,8 +63,8 @@ pub struct App {
     pub metrics: Metrics,
     /// The clock; read once for each request, when its body is there.
     pub clock: Box<dyn Fn() -> Moment + Send + Sync>,
-    /// When the service started.
-    pub started: Moment,
+    /// How long the service has run, in milliseconds, by a clock that nobody sets.
+    pub uptime: Box<dyn Fn() -> i64 + Send + Sync>,
     /// Tells those who wait for a desired state that something has changed.
     pub changes: watch::Sender<()>,
     /// Whether the service is ending.

@@ -7,10 +7,12 @@ use axum::http::request::Parts;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post, put};
+use flowlog_model::signature::encoding;
 use rusqlite::Transaction;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use utoipa::OpenApi;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 
 use super::App;
 use super::auth::Verified;
@@ -50,9 +52,28 @@ pub(super) type Answer = Result<Response, ApiError>;
         get_service,
         open_service,
     ),
-    components(schemas(api::ErrorBody))
+    components(schemas(api::ErrorBody)),
+    modifiers(&Signed),
+    security(("acs3" = []))
 )]
 struct Document;
+
+/// How each request is signed, for the document.
+struct Signed;
+
+impl Modify for Signed {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = ApiKey::Header(ApiKeyValue::with_description(
+            "Authorization",
+            "`ACS3-HMAC-SHA256 Credential=ID,SignedHeaders=NAMES,Signature=HEX`: an access key's signature of the request. \
+             `host`, `x-acs-date`, `x-acs-signature-nonce` and `x-acs-content-sha256` must be among the signed headers.",
+        ));
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("acs3", SecurityScheme::ApiKey(scheme));
+    }
+}
 
 /// The OpenAPI document, as pretty JSON with a line feed at its end.
 ///
@@ -140,9 +161,27 @@ impl Asked {
 
     /// The query.
     fn query<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        Query::try_from_uri(&self.uri)
-            .map(|Query(query)| query)
-            .map_err(|error| ApiError::new(Code::MalformedRequest, error.body_text()))
+        query(&self.uri)
+    }
+
+    /// The query without the parameters `tag`, which can be given several times, and these: `KEY=VALUE`, or `KEY` for any value.
+    fn query_and_tags<T: DeserializeOwned>(&self) -> Result<(T, Vec<(String, String)>), ApiError> {
+        let (tags, rest): (Vec<_>, Vec<_>) = self
+            .verified
+            .parameters
+            .iter()
+            .partition(|(name, _)| name == "tag");
+        let pair = |tag: &str| match tag.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None => (tag.to_owned(), String::new()),
+        };
+        let tags = tags.iter().map(|(_, tag)| pair(tag)).collect();
+        let rest = encoding::query(
+            rest.iter()
+                .map(|(name, value)| (name.as_str(), value.as_str())),
+        );
+        let uri = format!("/?{rest}").parse().map_err(ApiError::internal)?;
+        Ok((query(&uri)?, tags))
     }
 
     /// The region in the query.
@@ -169,6 +208,12 @@ impl Asked {
     }
 }
 
+fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
+    Query::try_from_uri(uri)
+        .map(|Query(query)| query)
+        .map_err(|error| ApiError::new(Code::MalformedRequest, error.body_text()))
+}
+
 /// Reads a JSON body.
 pub(super) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
@@ -186,12 +231,12 @@ pub(super) fn json<T: Serialize>(value: &T) -> Answer {
 }
 
 /// Lists flow logs, the newest first.
-#[utoipa::path(get, path = "/api/v1/flow-logs", params(api::FlowLogFilter), responses((status = 200, body = api::FlowLogPage), (status = "default", body = api::ErrorBody)))]
+#[utoipa::path(get, path = "/api/v1/flow-logs", params(api::FlowLogFilter, ("tag" = Option<Vec<String>>, Query, description = "Tags, as `KEY=VALUE`, or `KEY` for any value; can be given several times, and all must fit")), responses((status = 200, body = api::FlowLogPage), (status = "default", body = api::ErrorBody)))]
 async fn list_flow_logs(request: Asked) -> Answer {
-    let asked: api::FlowLogFilter = request.query()?;
+    let (asked, tags) = request.query_and_tags::<api::FlowLogFilter>()?;
     request
         .read("DescribeFlowLogs", move |state, cx| {
-            flow_logs::list(state, cx, &asked, &[])
+            flow_logs::list(state, cx, &asked, &tags)
         })
         .await
 }

@@ -1,4 +1,7 @@
 //! The product's API, VPC 2016-04-28: one path, the action in a header or a parameter, parameters in query or form, GET or POST.
+mod flow_log;
+mod tag;
+
 use std::sync::Arc;
 
 use axum::Extension;
@@ -15,20 +18,11 @@ use super::App;
 use super::auth::Verified;
 use super::observe::Observed;
 use super::params::Params;
-use crate::api;
 use crate::serve::error::{ApiError, Code};
-use crate::serve::service::tags::{self, Tagged};
 use crate::serve::service::{self, Context, flow_logs, shown};
 
 /// The version of the API.
 const VERSION: &str = "2016-04-28";
-/// The resource type of a flow log in actions that are not about flow logs alone.
-const RESOURCE_TYPE: &str = "FLOWLOG";
-/// Tags on a page of ListTagResources, where nobody says…
-const DEFAULT_MAX_RESULTS: u64 = 50;
-/// … and the most.
-const MAX_RESULTS: u64 = 100;
-
 spelled_enum! {
     /// The actions.
     pub enum Action {
@@ -176,6 +170,14 @@ fn check_envelope(said: &Said<'_>, headers: &HeaderMap, body: &[u8]) -> Result<(
     Ok(())
 }
 
+/// A request whose action and envelope are good.
+struct Request<'r> {
+    state: &'r Transaction<'r>,
+    cx: &'r Context,
+    region: &'r str,
+    params: &'r Params,
+}
+
 fn run(
     state: &Transaction<'_>,
     cx: &Context,
@@ -187,15 +189,19 @@ fn run(
         None if action == Action::Describe => cx.region(None)?,
         None => return Err(ApiError::missing("RegionId")),
     };
-    let id = || params.required("FlowLogId");
-    let done = json!({ "Success": "true" });
+    let request = Request {
+        state,
+        cx,
+        region: &region,
+        params,
+    };
     match action {
-        Action::Create => create(state, cx, region, params),
-        Action::Describe => describe(state, cx, region, params),
-        Action::Modify => modify(state, cx, &region, params).map(|()| done),
-        Action::Active => flow_logs::activate(state, cx, Some(&region), id()?).map(|_| done),
-        Action::Deactive => flow_logs::deactivate(state, cx, Some(&region), id()?).map(|_| done),
-        Action::Delete => flow_logs::delete(state, cx, Some(&region), id()?).map(|_| done),
+        Action::Create => request.create(),
+        Action::Describe => request.describe(),
+        Action::Modify => request.modify(),
+        Action::Active => request.switch(flow_logs::activate),
+        Action::Deactive => request.switch(flow_logs::deactivate),
+        Action::Delete => request.switch(flow_logs::delete),
         Action::ServiceStatus => {
             let service = service::service(state, cx, Some(&region))?;
             Ok(json!({ "Enabled": service.enabled }))
@@ -204,243 +210,9 @@ fn run(
             service::open_service(state, cx, Some(&region))?;
             Ok(json!({ "Code": "OK", "Message": "successful" }))
         }
-        Action::MoveResourceGroup => {
-            check_resource_type(params)?;
-            let group = params.required("NewResourceGroupId")?;
-            let id = params.required("ResourceId")?;
-            tags::move_resource_group(state, cx, Some(&region), id, group).map(|_| json!({}))
-        }
-        Action::Tag => tag(state, cx, &region, params),
-        Action::UnTag => untag(state, cx, &region, params),
-        Action::ListTags => list_tags(state, cx, &region, params),
+        Action::MoveResourceGroup => request.move_resource_group(),
+        Action::Tag => request.tag(),
+        Action::UnTag => request.untag(),
+        Action::ListTags => request.list_tags(),
     }
-}
-
-fn create(
-    state: &Transaction<'_>,
-    cx: &Context,
-    region: String,
-    params: &Params,
-) -> Result<Value, ApiError> {
-    let paths = params.list("TrafficPath")?;
-    let asked = api::CreateFlowLog {
-        region: Some(region),
-        resource_type: params.required("ResourceType")?.to_owned(),
-        resource_id: params.required("ResourceId")?.to_owned(),
-        traffic_type: params.required("TrafficType")?.to_owned(),
-        name: params.text("FlowLogName")?,
-        description: params.text("Description")?,
-        project: params.text("ProjectName")?,
-        logstore: params.text("LogStoreName")?,
-        aggregation_interval: params.number("AggregationInterval")?,
-        ip_version: params.text("IpVersion")?,
-        log_format: params.text("LogFormat")?,
-        traffic_path: paths.into_iter().map(str::to_owned).collect(),
-        resource_group: params.filter("ResourceGroupId")?,
-        tags: params.pairs("Tag")?.into_iter().collect(),
-        allow_unknown_resource: false,
-    };
-    let created = flow_logs::create(state, cx, &asked)?;
-    Ok(
-        json!({ "Success": "true", "FlowLogId": created.id, "ResourceGroupId": created.resource_group }),
-    )
-}
-
-fn modify(
-    state: &Transaction<'_>,
-    cx: &Context,
-    region: &str,
-    params: &Params,
-) -> Result<(), ApiError> {
-    let id = params.required("FlowLogId")?;
-    let asked = api::ModifyFlowLog {
-        name: params.text("FlowLogName")?,
-        description: params.text("Description")?,
-        aggregation_interval: params.number("AggregationInterval")?,
-        ip_version: params.text("IpVersion")?,
-        log_format: params.text("LogFormat")?,
-    };
-    flow_logs::modify(state, cx, Some(region), id, &asked).map(|_| ())
-}
-
-fn describe(
-    state: &Transaction<'_>,
-    cx: &Context,
-    region: String,
-    params: &Params,
-) -> Result<Value, ApiError> {
-    let filter = api::FlowLogFilter {
-        region: Some(region),
-        id: params.filter("FlowLogId")?,
-        name: params.filter("FlowLogName")?,
-        search: None,
-        description: params.filter("Description")?,
-        resource_type: params.filter("ResourceType")?,
-        resource_id: params.filter("ResourceId")?,
-        vpc_id: params.filter("VpcId")?,
-        traffic_type: params.filter("TrafficType")?,
-        project: params.filter("ProjectName")?,
-        logstore: params.filter("LogStoreName")?,
-        status: params.filter("Status")?,
-        resource_group: params.filter("ResourceGroupId")?,
-        page_number: params.number("PageNumber")?,
-        page_size: params.number("PageSize")?,
-    };
-    // The plural is the newer SDK's.
-    let mut tags = params.pairs("Tags")?;
-    tags.extend(params.pairs("Tag")?);
-    let page = flow_logs::list(state, cx, &filter, &tags)?;
-    let flow_logs: Vec<Value> = page.flow_logs.iter().map(described).collect();
-    Ok(json!({
-        "Success": "true",
-        "PageNumber": page.page_number.to_string(),
-        "PageSize": page.page_size.to_string(),
-        "TotalCount": page.total_count.to_string(),
-        "FlowLogs": { "FlowLog": flow_logs },
-    }))
-}
-
-fn described(flow_log: &api::FlowLog) -> Value {
-    let tags: Vec<Value> = flow_log
-        .tags
-        .iter()
-        .map(|(key, value)| json!({ "Key": key, "Value": value }))
-        .collect();
-    json!({
-        "AggregationInterval": flow_log.aggregation_interval,
-        "BusinessStatus": "Normal",
-        "CreationTime": flow_log.created_at,
-        "Description": flow_log.description,
-        "FlowLogDeliverStatus": flow_log.deliver_status,
-        "FlowLogDeliverErrorMessage": flow_log.deliver_error_message,
-        "FlowLogId": flow_log.id,
-        "FlowLogName": flow_log.name,
-        "IpVersion": flow_log.ip_version,
-        "LogFormat": flow_log.log_format,
-        "LogStoreName": flow_log.logstore,
-        "ProjectName": flow_log.project,
-        "RegionId": flow_log.region,
-        "ResourceGroupId": flow_log.resource_group,
-        "ResourceId": flow_log.resource_id,
-        "ResourceType": flow_log.resource_type,
-        "ServiceType": "sls",
-        "Status": flow_log.status,
-        "TrafficType": flow_log.traffic_type,
-        "Tags": { "Tag": tags },
-        "TrafficPath": { "TrafficPathList": flow_log.traffic_path },
-    })
-}
-
-fn check_resource_type(params: &Params) -> Result<(), ApiError> {
-    if params
-        .required("ResourceType")?
-        .eq_ignore_ascii_case(RESOURCE_TYPE)
-    {
-        return Ok(());
-    }
-    Err(ApiError::invalid("ResourceType", "allowed is FLOWLOG"))
-}
-
-/// The flow logs that tags are about.
-fn resource_ids(params: &Params) -> Result<Vec<&str>, ApiError> {
-    check_resource_type(params)?;
-    let ids = params.list("ResourceId")?;
-    if ids.is_empty() {
-        return Err(ApiError::missing("ResourceId"));
-    }
-    Ok(ids)
-}
-
-fn tag(
-    state: &Transaction<'_>,
-    cx: &Context,
-    region: &str,
-    params: &Params,
-) -> Result<Value, ApiError> {
-    let ids = resource_ids(params)?;
-    let set = params.pairs("Tag")?;
-    if set.is_empty() {
-        return Err(ApiError::missing("Tag"));
-    }
-    let change = api::ChangeTags {
-        set: set.into_iter().collect(),
-        remove: Vec::new(),
-    };
-    tags::change(state, cx, Some(region), &ids, &change).map(|()| json!({}))
-}
-
-fn untag(
-    state: &Transaction<'_>,
-    cx: &Context,
-    region: &str,
-    params: &Params,
-) -> Result<Value, ApiError> {
-    let ids = resource_ids(params)?;
-    let keys = params.list("TagKey")?;
-    // Python's SDKs write `True`.
-    let all = params.filter("All")?.map(|all| all.to_ascii_lowercase());
-    let all = match all.as_deref() {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(ApiError::invalid("All", "allowed are true and false")),
-    };
-    // As the product does: All counts where no key is named.
-    if keys.is_empty() && !all {
-        return Err(ApiError::missing("TagKey"));
-    }
-    for id in ids {
-        let remove = if keys.is_empty() {
-            tags::of(state, id)?.into_keys().collect()
-        } else {
-            keys.iter().map(|key| (*key).to_owned()).collect()
-        };
-        let change = api::ChangeTags {
-            remove,
-            ..Default::default()
-        };
-        tags::change(state, cx, Some(region), &[id], &change)?;
-    }
-    Ok(json!({}))
-}
-
-fn list_tags(
-    state: &Transaction<'_>,
-    cx: &Context,
-    region: &str,
-    params: &Params,
-) -> Result<Value, ApiError> {
-    check_resource_type(params)?;
-    let ids = params.list("ResourceId")?;
-    let tags = params.pairs("Tag")?;
-    let limit = params.number("MaxResults")?.unwrap_or(DEFAULT_MAX_RESULTS);
-    if !(1..=MAX_RESULTS).contains(&limit) {
-        return Err(ApiError::invalid(
-            "MaxResults",
-            "allowed are whole numbers from 1 to 100",
-        ));
-    }
-    let limit = usize::try_from(limit).map_err(ApiError::internal)?;
-    // The token is the last tag of the page before: flow log and key.
-    let token = params.filter("NextToken")?.unwrap_or_default();
-    let after = token.split_once('/').unwrap_or((&token, ""));
-    let wanted = |tag: &Tagged| {
-        (ids.is_empty() || ids.contains(&tag.flow_log_id.as_str()))
-            && (tags.is_empty()
-                || tags.iter().any(|(key, value)| {
-                    tag.key == *key && (value.is_empty() || tag.value == *value)
-                }))
-    };
-    let mut found = tags::list(state, cx, region, after, limit + 1, wanted)?;
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| more).map_or(String::new(), |tag| {
-        format!("{}/{}", tag.flow_log_id, tag.key)
-    });
-    let found: Vec<Value> = found
-        .into_iter()
-        .map(|tag| {
-            json!({ "ResourceId": tag.flow_log_id, "ResourceType": RESOURCE_TYPE, "TagKey": tag.key, "TagValue": tag.value })
-        })
-        .collect();
-    Ok(json!({ "NextToken": next, "TagResources": { "TagResource": found } }))
 }

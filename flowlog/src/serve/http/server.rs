@@ -13,7 +13,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::limits::{GRACE, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, MAX_HEAD_BYTES, MAX_HEADERS};
+use super::limits::{
+    GRACE, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, MAX_HEAD_BYTES, MAX_HEADERS, READ_TIMEOUT,
+};
+use super::unstuck::Unstuck;
 
 /// After an accept that failed, as when there are no more file descriptors.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -77,6 +80,7 @@ async fn accept(
 }
 
 async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, watcher: Watcher) {
+    let stream = Unstuck::new(stream, READ_TIMEOUT);
     match tls {
         None => speak(stream, router, watcher).await,
         Some(tls) => match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {

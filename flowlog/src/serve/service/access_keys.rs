@@ -4,7 +4,7 @@ use flowlog_model::text::Id;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use serde_json::json;
 
-use super::{Caller, Context, Need, Role, audit, checked, shown};
+use super::{Caller, Context, Need, Role, audit, checked, presence, shown, transitions};
 use crate::api;
 use crate::serve::error::{ApiError, Code};
 use crate::serve::moment::Moment;
@@ -82,9 +82,14 @@ pub fn create(
             "An administrator makes access keys of other accounts only in the service's own account.",
         ));
     }
-    let count: i64 = state.query_row("SELECT count(*) FROM access_key", [], |row| row.get(0))?;
-    if count.unsigned_abs() >= cx.config.access_keys {
-        let message = format!("There are {count} access keys, and no more are allowed.");
+    let count: i64 = state.query_row(
+        "SELECT count(*) FROM access_key WHERE account_id = ?",
+        [&account_id],
+        |row| row.get(0),
+    )?;
+    if count.unsigned_abs() >= cx.config.access_keys_per_account {
+        let message =
+            format!("The account {account_id} has {count} access keys, and no more are allowed.");
         return Err(ApiError::new(Code::QuotaAccessKeys, message));
     }
     let created = api::CreatedAccessKey {
@@ -166,6 +171,7 @@ pub fn modify(
     keep_an_administrator(state, cx)?;
     let detail = json!({ "from": before.status, "to": status.as_str() });
     audit::note(state, cx, "ModifyAccessKey", id, &detail)?;
+    wake(state, cx)?;
     find(state, cx, id)
 }
 
@@ -180,7 +186,14 @@ pub fn delete(state: &Transaction<'_>, cx: &Context, id: &str) -> Result<api::Ac
     keep_an_administrator(state, cx)?;
     let detail = json!({ "role": deleted.role, "host_id": deleted.host_id });
     audit::note(state, cx, "DeleteAccessKey", id, &detail)?;
+    presence::forget(state, cx, &deleted.host_id)?;
+    wake(state, cx)?;
     Ok(deleted)
+}
+
+/// A new version has those look that wait for a desired state: one of them may have waited with this key.
+fn wake(state: &Transaction<'_>, cx: &Context) -> Result<(), ApiError> {
+    transitions::next_version(state, cx.now).map(|_| ())
 }
 
 /// Nobody may lock the account out.

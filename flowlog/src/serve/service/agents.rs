@@ -2,13 +2,14 @@
 use std::collections::BTreeSet;
 
 use flowlog_model::protocol::{
-    DesiredFlowLog, DesiredState, EniReport, FlowLogReport, MAX_ENIS, MAX_FLOW_LOGS,
-    MAX_MESSAGE_CHARS, RefusedEni, Report, ReportAnswer, Version,
+    DesiredFlowLog, DesiredState, FlowLogReport, MAX_ENIS, MAX_FLOW_LOGS, MAX_MESSAGE_CHARS,
+    Report, ReportAnswer, Version,
 };
 use flowlog_model::text::{Id, Text as _};
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use serde_json::json;
 
-use super::{Context, Need, transitions};
+use super::{Context, Need, access_keys, audit, enis, presence, transitions};
 use crate::serve::error::{ApiError, Code};
 
 /// Takes a report: the host's ENIs, what is applied, and how deliveries stand.
@@ -23,7 +24,7 @@ pub fn report(
     cx.caller.may(Need::Agent)?;
     check(report)?;
     bind(state, cx, report)?;
-    let (refused_enis, accepted_enis) = take_enis(state, cx, report)?;
+    let (refused_enis, accepted_enis) = enis::take(state, cx, report)?;
     take_deliveries(state, cx, &report.host_id, &report.flow_logs)?;
     transitions::settle(state, cx)?;
     let version = state
@@ -109,15 +110,18 @@ fn bind(state: &Transaction<'_>, cx: &Context, report: &Report) -> Result<(), Ap
                 ),
             ));
         }
+        let detail = json!({ "host_id": report.host_id });
+        audit::note(state, cx, "BindAccessKey", &cx.caller.key_id, &detail)?;
     }
+    presence::heard(state, cx, &report.host_id)?;
     let applied = i64::try_from(report.applied_version).unwrap_or(i64::MAX);
     // What was applied cannot be more than what there is to apply.
     state
         .prepare_cached(
-            "UPDATE agent SET agent_version = ?, applied_version = min(?, desired_version), last_seen = ?
-             WHERE account_id = ? AND host_id = ?",
+            "UPDATE agent SET agent_version = ?1, applied_version = min(?2, desired_version) WHERE account_id = ?3 AND host_id = ?4
+                 AND (agent_version, applied_version) IS NOT (?1, min(?2, desired_version))",
         )?
-        .execute(params![report.agent_version, applied, cx.now.0, account, report.host_id])?;
+        .execute(params![report.agent_version, applied, account, report.host_id])?;
     Ok(())
 }
 
@@ -127,154 +131,6 @@ fn host_of(state: &Transaction<'_>, cx: &Context) -> Result<Option<String>, ApiE
         .prepare_cached("SELECT host_id FROM agent WHERE key_id = ?")?
         .query_row([&cx.caller.key_id], |row| row.get(0))
         .optional()?)
-}
-
-/// Takes the ENIs that are the agent's; gives those that are not, and how many are.
-fn take_enis(
-    state: &Transaction<'_>,
-    cx: &Context,
-    report: &Report,
-) -> Result<(Vec<RefusedEni>, usize), ApiError> {
-    let account = &cx.caller.account_id;
-    let host = &report.host_id;
-    let before = resources_of(state, cx, host)?;
-    let mut refused = Vec::new();
-    let mut own = BTreeSet::new();
-    let mut robbed = BTreeSet::new();
-    let mut upsert = state.prepare_cached(
-        "INSERT INTO eni (account_id, eni_id, host_id, vswitch_id, vpc_id, vm_id, region, captured) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT (account_id, eni_id) DO UPDATE SET host_id = excluded.host_id, vswitch_id = excluded.vswitch_id,
-             vpc_id = excluded.vpc_id, vm_id = excluded.vm_id, region = excluded.region, captured = excluded.captured
-         WHERE (host_id, vswitch_id, vpc_id, vm_id, region, captured) IS NOT (excluded.host_id, excluded.vswitch_id,
-             excluded.vpc_id, excluded.vm_id, excluded.region, excluded.captured)",
-    )?;
-    // Most reports say what the last one said: then nothing is written.
-    let mut changes = 0;
-    for eni in &report.enis {
-        let previous = owner(state, cx, eni)?.filter(|(owner, _)| owner != host);
-        let reason = if eni.account_id != *account {
-            Some(format!(
-                "it is of the account {}, and the access key is of another",
-                eni.account_id
-            ))
-        } else {
-            previous
-                .as_ref()
-                .filter(|(_, present)| *present)
-                .map(|(owner, _)| format!("the agent on {owner} has reported it"))
-        };
-        if let Some(reason) = reason {
-            refused.push(RefusedEni {
-                eni_id: eni.eni_id.clone(),
-                reason,
-            });
-            continue;
-        }
-        robbed.extend(previous.map(|(owner, _)| owner));
-        changes += upsert.execute(params![
-            account,
-            eni.eni_id,
-            host,
-            eni.vswitch_id,
-            eni.vpc_id,
-            eni.vm_id.as_deref().unwrap_or_default(),
-            eni.region.as_deref().unwrap_or_default(),
-            eni.captured,
-        ])?;
-        own.insert(eni.eni_id.as_str());
-    }
-    changes += forget_others(state, cx, host, &own)?;
-    for host in robbed {
-        index(state, cx, &host)?;
-        renew(state, cx, &host)?;
-    }
-    if changes > 0 {
-        index(state, cx, host)?;
-        if resources_of(state, cx, host)? != before {
-            renew(state, cx, host)?;
-        }
-    }
-    Ok((refused, own.len()))
-}
-
-/// Whose an ENI is, and whether that agent is not away.
-fn owner(
-    state: &Transaction<'_>,
-    cx: &Context,
-    eni: &EniReport,
-) -> Result<Option<(String, bool)>, ApiError> {
-    Ok(state
-        .prepare_cached(
-            "SELECT host_id, last_seen >= ? FROM eni JOIN agent USING (account_id, host_id) WHERE account_id = ? AND eni_id = ?",
-        )?
-        .query_row(params![cx.away_before(), cx.caller.account_id, eni.eni_id], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .optional()?)
-}
-
-fn forget_others(
-    state: &Transaction<'_>,
-    cx: &Context,
-    host: &str,
-    own: &BTreeSet<&str>,
-) -> Result<usize, ApiError> {
-    let account = &cx.caller.account_id;
-    let known: Vec<String> = state
-        .prepare_cached("SELECT eni_id FROM eni WHERE account_id = ? AND host_id = ?")?
-        .query_map([account.as_str(), host], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let mut delete = state.prepare_cached("DELETE FROM eni WHERE account_id = ? AND eni_id = ?")?;
-    let mut forgotten = 0;
-    for eni_id in known.iter().filter(|eni_id| !own.contains(eni_id.as_str())) {
-        forgotten += delete.execute([account, eni_id])?;
-    }
-    Ok(forgotten)
-}
-
-/// Resources of a host: type, id, region.
-type HostResources = BTreeSet<[String; 3]>;
-
-fn resources_of(
-    state: &Transaction<'_>,
-    cx: &Context,
-    host: &str,
-) -> Result<HostResources, ApiError> {
-    let mut statement = state.prepare_cached(
-        "SELECT resource_type, resource_id, region FROM host_resource WHERE account_id = ? AND host_id = ?",
-    )?;
-    let rows = statement.query_map([cx.caller.account_id.as_str(), host], |row| {
-        Ok([row.get(0)?, row.get(1)?, row.get(2)?])
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-/// Makes `host_resource` of a host anew from its ENIs.
-fn index(state: &Transaction<'_>, cx: &Context, host: &str) -> Result<(), ApiError> {
-    let key = [cx.caller.account_id.as_str(), host];
-    state
-        .prepare_cached("DELETE FROM host_resource WHERE account_id = ? AND host_id = ?")?
-        .execute(key)?;
-    state
-        .prepare_cached(
-            "INSERT OR IGNORE INTO host_resource (account_id, resource_type, resource_id, host_id, region)
-             SELECT account_id, 'NetworkInterface', eni_id, host_id, region FROM eni WHERE account_id = ?1 AND host_id = ?2
-             UNION SELECT account_id, 'VSwitch', vswitch_id, host_id, region FROM eni WHERE account_id = ?1 AND host_id = ?2
-             UNION SELECT account_id, 'VPC', vpc_id, host_id, region FROM eni WHERE account_id = ?1 AND host_id = ?2",
-        )?
-        .execute(key)?;
-    Ok(())
-}
-
-/// The host's ENIs are others than before: its desired state has to be looked at again.
-fn renew(state: &Transaction<'_>, cx: &Context, host: &str) -> Result<(), ApiError> {
-    let version = transitions::next_version(state, cx.now)?;
-    state
-        .prepare_cached(
-            "UPDATE agent SET desired_version = ? WHERE account_id = ? AND host_id = ?",
-        )?
-        .execute(params![version, cx.caller.account_id, host])?;
-    Ok(())
 }
 
 /// Takes what the agent says of deliveries. It can speak of flow logs that concern it alone.
@@ -327,23 +183,22 @@ fn take_deliveries(
 /// Notes that the agent was heard of, and gives the version of its desired state.
 ///
 /// # Errors
-/// Where it has not reported yet.
+/// As of [`version`].
 pub fn touch(state: &Transaction<'_>, cx: &Context) -> Result<Version, ApiError> {
-    cx.caller.may(Need::Agent)?;
-    let version: Option<i64> = state
-        .prepare_cached(
-            "UPDATE agent SET last_seen = max(last_seen, ?) WHERE key_id = ? RETURNING desired_version",
-        )?
-        .query_row(params![cx.now.0, cx.caller.key_id], |row| row.get(0))
-        .optional()?;
-    version.map(i64::unsigned_abs).ok_or_else(not_reported)
+    let version = version(state, cx)?;
+    if let Some(host) = host_of(state, cx)? {
+        presence::heard(state, cx, &host)?;
+    }
+    Ok(version)
 }
 
 /// The version of the agent's desired state.
 ///
 /// # Errors
-/// Where it has not reported yet.
+/// Where it has not reported yet, or where its access key is no longer there or not active: it may have been when the agent began to wait.
 pub fn version(state: &Transaction<'_>, cx: &Context) -> Result<Version, ApiError> {
+    cx.caller.may(Need::Agent)?;
+    access_keys::find_sealed(state, &cx.caller.key_id)?;
     let version: Option<i64> = state
         .prepare_cached("SELECT desired_version FROM agent WHERE key_id = ?")?
         .query_row([&cx.caller.key_id], |row| row.get(0))

@@ -7,7 +7,7 @@ use crate::serve::error::ApiError;
 use crate::serve::moment::Moment;
 
 /// How many entries beyond the limit are removed with each new one, so that a lowered limit is reached without a long pause.
-const REMOVED_AT_ONCE: u64 = 100;
+const REMOVED_AT_ONCE: i64 = 100;
 
 /// Notes a change; it is part of the same transaction.
 ///
@@ -33,14 +33,32 @@ pub fn note(
             cx.request_id,
             detail.to_string(),
         ])?;
-    let oldest = state
-        .last_insert_rowid()
-        .saturating_sub(i64::try_from(cx.config.audit_entries).unwrap_or(i64::MAX));
-    state
+    trim(state, cx)
+}
+
+/// Removes the account's oldest entries beyond the limit. How many it has stands in `meta`, for counting them would take long.
+fn trim(state: &Transaction<'_>, cx: &Context) -> Result<(), ApiError> {
+    let account = &cx.caller.account_id;
+    let counter = format!("audit-entries {account}");
+    let count: i64 = state
         .prepare_cached(
-            "DELETE FROM audit WHERE number IN (SELECT number FROM audit WHERE number <= ? ORDER BY number LIMIT ?)",
+            "INSERT INTO meta (name, value) VALUES (?1, (SELECT count(*) FROM audit WHERE account_id = ?2))
+             ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value",
         )?
-        .execute(params![oldest, i64::try_from(REMOVED_AT_ONCE).unwrap_or(1)])?;
+        .query_row([&counter, account], |row| row.get(0))?;
+    let most = i64::try_from(cx.config.audit_entries_per_account).unwrap_or(i64::MAX);
+    let over = count.saturating_sub(most).min(REMOVED_AT_ONCE);
+    if over <= 0 {
+        return Ok(());
+    }
+    let removed = state
+        .prepare_cached(
+            "DELETE FROM audit WHERE number IN (SELECT number FROM audit WHERE account_id = ? ORDER BY number LIMIT ?)",
+        )?
+        .execute(params![account, over])?;
+    state
+        .prepare_cached("UPDATE meta SET value = value - ? WHERE name = ?")?
+        .execute(params![i64::try_from(removed).unwrap_or(0), counter])?;
     Ok(())
 }
 

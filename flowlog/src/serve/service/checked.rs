@@ -98,15 +98,16 @@ impl NewFlowLog {
         let mut paths = Vec::new();
         for path in &asked.traffic_path {
             let path: TrafficPath = text("TrafficPath", path)?;
+            // All traffic under the name of some of it would be worse than none.
+            if path != TrafficPath::All {
+                let why = "no agent can tell which packets cross a gateway; allowed is all";
+                return Err(ApiError::unsupported("TrafficPath", why));
+            }
             if paths.contains(&path) {
                 return Err(ApiError::invalid("TrafficPath", "each path is given once"));
             }
             paths.push(path);
         }
-        if paths.is_empty() {
-            paths.push(TrafficPath::All);
-        }
-        let paths: Vec<&str> = paths.into_iter().map(TrafficPath::as_str).collect();
         let group = optional::<Id>("ResourceGroupId", asked.resource_group.as_deref())?;
         Ok(Self {
             resource_type: text("ResourceType", &asked.resource_type)?,
@@ -120,7 +121,7 @@ impl NewFlowLog {
             ip_version: optional("IpVersion", asked.ip_version.as_deref())?
                 .unwrap_or(IpVersion::DualStack),
             log_format: stored::<LogFormat>("LogFormat", asked.log_format.as_deref())?,
-            traffic_path: paths.join(","),
+            traffic_path: TrafficPath::All.to_string(),
             resource_group: group.map_or(DEFAULT_RESOURCE_GROUP.into(), |group| group.to_string()),
             tags: tags(
                 asked
@@ -207,6 +208,12 @@ mod tests {
                 new.tags.insert("acs:x".into(), String::new());
             }),
         ];
+        let gateway = api::CreateFlowLog {
+            traffic_path: vec!["all".into(), "internetGateway".into()],
+            ..good.clone()
+        };
+        let error = NewFlowLog::check(&gateway).unwrap_err();
+        assert_eq!(error.code(), "UnsupportedFeature.TrafficPath");
         for (parameter, break_it) in broken {
             let mut asked = good.clone();
             break_it(&mut asked);

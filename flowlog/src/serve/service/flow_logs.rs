@@ -1,6 +1,8 @@
 //! Creating, describing and changing flow logs.
 use flowlog_model::flow_log::ResourceType;
-use flowlog_model::managed::{Description, ID_CHARS, ID_PREFIX, IpVersion, LogFormat, Name, State};
+use flowlog_model::managed::{
+    Description, ID_CHARS, ID_PREFIX, IpVersion, LogFormat, MAX_TAGS, Name, State,
+};
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params, params_from_iter};
 use serde_json::json;
@@ -89,12 +91,18 @@ fn check_quota(state: &Transaction<'_>, cx: &Context, region: &str) -> Result<()
         .prepare_cached("SELECT count(*) FROM flow_log WHERE account_id = ? AND region = ?")?
         .query_row([&cx.caller.account_id, region], |row| row.get(0))?;
     let quota = cx.config.flow_logs_per_region;
-    if count.unsigned_abs() < quota {
+    if count.unsigned_abs() >= quota {
+        let message =
+            format!("The region {region} has {count} flow logs, and the quota allows {quota}.");
+        return Err(ApiError::new(Code::QuotaFlowLogs, message));
+    }
+    if count > 0 {
         return Ok(());
     }
-    let message =
-        format!("The region {region} has {count} flow logs, and the quota allows {quota}.");
-    Err(ApiError::new(Code::QuotaFlowLogs, message))
+    let regions: i64 = state
+        .prepare_cached("SELECT count(DISTINCT region) FROM flow_log WHERE account_id = ?")?
+        .query_row([&cx.caller.account_id], |row| row.get(0))?;
+    cx.check_regions(regions)
 }
 
 /// Lists flow logs, the newest first.
@@ -109,6 +117,9 @@ pub fn list(
 ) -> Result<api::FlowLogPage, ApiError> {
     cx.caller.may(Need::Read)?;
     checked::filter(filter)?;
+    if tags.len() > MAX_TAGS {
+        return Err(checked::too_many_tags());
+    }
     let page_number = filter.page_number.unwrap_or(1);
     let page_size = filter.page_size.unwrap_or(DEFAULT_PAGE_SIZE);
     if page_number == 0 || page_number > u64::from(u32::MAX) {

@@ -6,7 +6,8 @@
 //! | [`checked`] | what is asked, held against the rules |
 //! | [`tags`] | tags and resource groups |
 //! | [`transitions`] | versions of the desired state, and states that follow the agents |
-//! | [`agents`] | reports and desired states |
+//! | [`agents`], [`enis`] | reports and desired states |
+//! | [`presence`] | which agents were heard of lately |
 //! | [`resources`] | what is known of the network, and the agents |
 //! | [`access_keys`] | access keys |
 //! | [`audit`] | who changed what |
@@ -14,7 +15,9 @@ pub mod access_keys;
 pub mod agents;
 pub mod audit;
 pub mod checked;
+mod enis;
 pub mod flow_logs;
+pub mod presence;
 pub mod resources;
 pub mod tags;
 #[cfg(test)]
@@ -95,17 +98,11 @@ pub struct Context {
     pub request_id: String,
     /// The configuration.
     pub config: Arc<Config>,
-    /// When the service started: an agent is not away before it had the time to come back.
-    pub started: Moment,
+    /// How long the service has run, in milliseconds, by a clock that nobody sets: presence is measured by it.
+    pub uptime_ms: i64,
 }
 
 impl Context {
-    /// An agent that was heard of before this moment, in Unix milliseconds, is away.
-    #[must_use]
-    pub fn away_before(&self) -> i64 {
-        away_before(self.now, self.started, &self.config)
-    }
-
     /// The region that is meant.
     ///
     /// # Errors
@@ -123,13 +120,19 @@ impl Context {
         }
         Ok(region.to_owned())
     }
-}
 
-/// An agent that was heard of before this moment, in Unix milliseconds, is away. None is while the service has not run for that long.
-#[must_use]
-pub fn away_before(now: Moment, started: Moment, config: &Config) -> i64 {
-    let before = now.0.saturating_sub(config.agent_away_ms);
-    if before < started.0 { i64::MIN } else { before }
+    /// Whether the account may use one region more than it does. Where any region is taken, the quotas of each would be none without this.
+    ///
+    /// # Errors
+    /// [`Code::QuotaRegions`].
+    fn check_regions(&self, used: i64) -> Result<(), ApiError> {
+        let quota = self.config.regions_per_account;
+        if !self.config.regions.is_empty() || used.unsigned_abs() < quota {
+            return Ok(());
+        }
+        let message = format!("The account uses {used} regions, and the quota allows {quota}.");
+        Err(ApiError::new(Code::QuotaRegions, message))
+    }
 }
 
 /// A text of a client as a message repeats it: short, on one line.
@@ -181,6 +184,12 @@ pub fn open_service(
             format!("The service is open in the region {region} already."),
         ));
     }
+    let before: i64 = state.query_row(
+        "SELECT count(*) - 1 FROM service WHERE account_id = ?",
+        [&cx.caller.account_id],
+        |row| row.get(0),
+    )?;
+    cx.check_regions(before)?;
     audit::note(
         state,
         cx,

@@ -1,6 +1,7 @@
 //! What is known of an account's network: ENIs, VSwitches and VPCs that agents have reported, and the agents.
 use rusqlite::{Transaction, params};
 
+use super::presence::{IS_PRESENT, LAST_SEEN, away_before};
 use super::{Context, Need};
 use crate::api;
 use crate::serve::error::ApiError;
@@ -66,12 +67,13 @@ pub fn resources(state: &Transaction<'_>, cx: &Context) -> Result<api::Resources
 /// Of the state.
 pub fn agents(state: &Transaction<'_>, cx: &Context) -> Result<api::Agents, ApiError> {
     cx.caller.may(Need::Read)?;
-    let mut statement = state.prepare_cached(
-        "SELECT host_id, agent_version, key_id, applied_version, desired_version, last_seen, last_seen >= ?,
+    let mut statement = state.prepare_cached(&format!(
+        "SELECT host_id, agent_version, key_id, applied_version, desired_version, {LAST_SEEN}, {IS_PRESENT},
              (SELECT count(*) FROM eni WHERE eni.account_id = agent.account_id AND eni.host_id = agent.host_id)
          FROM agent WHERE account_id = ? ORDER BY host_id",
-    )?;
-    let rows = statement.query_map(params![cx.away_before(), cx.caller.account_id], |row| {
+    ))?;
+    let away_before = away_before(cx.uptime_ms, &cx.config);
+    let rows = statement.query_map(params![away_before, cx.caller.account_id], |row| {
         Ok(api::Agent {
             host_id: row.get(0)?,
             version: row.get(1)?,

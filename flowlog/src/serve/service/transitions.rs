@@ -17,6 +17,7 @@ use flowlog_model::managed::State;
 use flowlog_model::spelled_enum;
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
+use super::presence::{IS_PRESENT, away_before};
 use super::{Context, audit};
 use crate::serve::error::ApiError;
 use crate::serve::moment::Moment;
@@ -124,10 +125,10 @@ pub fn settle(state: &Transaction<'_>, cx: &Context) -> Result<(), ApiError> {
     let mut statement = state.prepare_cached(&format!(
         "SELECT id, account_id, status, target FROM flow_log WHERE status <> target AND NOT EXISTS (
              SELECT 1 FROM host_resource JOIN agent USING (account_id, host_id)
-             WHERE {CONCERNS} AND agent.applied_version < flow_log.version AND agent.last_seen >= ?)"
+             WHERE {CONCERNS} AND agent.applied_version < flow_log.version AND {IS_PRESENT})"
     ))?;
     let arrived: Vec<[String; 4]> = statement
-        .query_map([cx.away_before()], |row| {
+        .query_map([away_before(cx.uptime_ms, &cx.config)], |row| {
             Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
         })?
         .collect::<Result<_, _>>()?;
@@ -138,6 +139,10 @@ pub fn settle(state: &Transaction<'_>, cx: &Context) -> Result<(), ApiError> {
             state.execute("UPDATE flow_log SET status = target WHERE id = ?", [&id])?;
         }
         let mut arrival = cx.clone();
+        // Another account's request is nothing to this one.
+        if account_id != cx.caller.account_id {
+            arrival.request_id.clear();
+        }
         arrival.caller.account_id = account_id;
         arrival.caller.key_id = "service".into();
         audit::note(

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi};
 
 use super::error::ApiError;
 use super::secrets::write_owner_only;
+use super::service::presence;
 
 /// The file, in the data folder.
 pub const STATE_FILE: &str = "flowlog.sqlite";
@@ -145,6 +146,8 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.execute_batch(presence::TABLE)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }

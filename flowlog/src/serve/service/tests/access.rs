@@ -98,7 +98,7 @@ fn nobody_locks_the_account_out() {
 #[test]
 fn there_is_a_limit_to_access_keys() {
     let rig = Rig::with(Config {
-        access_keys: 1,
+        access_keys_per_account: 1,
         ..Config::default()
     });
     create(&rig, "administrator");
@@ -108,6 +108,8 @@ fn there_is_a_limit_to_access_keys() {
     };
     let code = rig.refused(|state, cx| access_keys::create(state, cx, &rig.seal, &asked));
     assert_eq!(code, Code::QuotaAccessKeys);
+    // Another account has its own.
+    rig.agent("2");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Agents see and change what is theirs alone.
-use super::super::{access_keys, flow_logs, resources};
+use super::super::{access_keys, audit, flow_logs, resources};
 use super::*;
 
 fn reasons(answer: &ReportAnswer) -> Vec<&str> {
@@ -33,6 +33,95 @@ fn a_key_is_bound_to_its_host_and_a_host_to_its_key() {
     rig.report(&two, &host("h1", &[])).unwrap();
     let error = rig.run(&one, agent::desired_state).unwrap_err();
     assert_eq!(error.kind(), Code::AgentNotReported);
+    let error = rig.run(&one, agent::version).unwrap_err();
+    assert_eq!(error.kind(), Code::AccessKeyNotFound);
+}
+
+/// Thousands of agents say so all the time: it must not cost a sync of the disk each.
+#[test]
+fn what_is_no_news_is_not_written_to_the_disk() {
+    let mut rig = Rig::new();
+    let one = rig.agent("1");
+    let report = host("h1", &[eni(1), eni(2)]);
+    rig.report(&one, &report).unwrap();
+    rig.apply(&one, &report);
+    let log = rig.folder.path().join("flowlog.sqlite-wal");
+    let state = || std::fs::read(&log).unwrap();
+    let before = state();
+    let applied = Report {
+        applied_version: rig.desired(&one).version,
+        ..report
+    };
+    for now in 1..100 {
+        rig.now = now * 1000;
+        rig.report(&one, &applied).unwrap();
+        let cx = rig.cx("1", Role::Agent, &one.caller.key_id);
+        rig.run(&cx, agent::touch).unwrap();
+    }
+    assert!(state() == before, "the write-ahead log has grown");
+    let seen = |rig: &Rig| rig.ok(resources::agents).agents[0].last_seen.clone();
+    let last = Moment(STARTED + rig.now).rfc3339();
+    assert_eq!(seen(&rig), last, "but it is known");
+    // Now and then it is, so that it is known about after a restart too.
+    rig.now = 400_000;
+    rig.report(&one, &applied).unwrap();
+    assert!(state() != before);
+    rig.restart();
+    assert_eq!(seen(&rig), Moment(STARTED + 400_000).rfc3339());
+}
+
+#[test]
+fn what_agents_change_is_in_the_audit_trail() {
+    let mut rig = Rig::new();
+    let (one, two) = (rig.agent("1"), rig.agent("1"));
+    rig.report(&one, &host("h1", &[eni(1), eni(2)])).unwrap();
+    rig.report(&one, &host("h1", &[eni(1), eni(2)])).unwrap();
+    let moved = EniReport {
+        vswitch_id: "vsw-2".into(),
+        ..eni(1)
+    };
+    let not_captured = EniReport {
+        captured: false,
+        ..moved.clone()
+    };
+    rig.report(&one, &host("h1", &[moved, eni(3)])).unwrap();
+    // Whether an ENI is captured is its state, and no change of anybody's.
+    rig.report(&one, &host("h1", &[not_captured, eni(3)]))
+        .unwrap();
+    rig.now = 60_001;
+    let many: Vec<EniReport> = (3..30).map(eni).collect();
+    rig.report(&two, &host("h2", &many)).unwrap();
+    let trail = |resource_id: &str| -> Vec<(String, String)> {
+        let filter = api::AuditFilter {
+            resource_id: Some(resource_id.into()),
+            ..Default::default()
+        };
+        let entries = rig.ok(|state, cx| audit::list(state, cx, &filter)).entries;
+        entries
+            .into_iter()
+            .rev()
+            .map(|entry| (entry.access_key_id, entry.detail))
+            .collect()
+    };
+    let key = &one.caller.key_id;
+    let by = |key: &str, detail: &str| (key.to_owned(), detail.to_owned());
+    assert_eq!(trail(key)[1], by(key, r#"{"host_id":"h1"}"#));
+    assert_eq!(
+        trail("h1"),
+        [
+            by(key, r#"{"added":["eni-1","eni-2"]}"#),
+            by(
+                key,
+                r#"{"added":["eni-3"],"moved":["eni-1"],"removed":["eni-2"]}"#
+            ),
+        ]
+    );
+    let [(who, detail)] = &trail("h2")[..] else {
+        panic!("one report, one entry");
+    };
+    assert_eq!(*who, two.caller.key_id);
+    assert!(detail.contains(r#""taken":["eni-3 of h1"]"#), "{detail}");
+    assert!(detail.contains(r#""added_and_more":7"#), "{detail}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Creating, listing, tagging and moving flow logs.
 use std::collections::BTreeMap;
 
-use super::super::{audit, flow_logs, open_service, service, tags};
+use super::super::{audit, flow_logs, open_service, service, tags, transitions};
 use super::*;
 
 #[test]
@@ -311,7 +311,13 @@ fn tags_and_groups_change_and_are_in_the_audit_trail() {
 #[test]
 fn the_audit_trail_keeps_the_newest() {
     let mut rig = Rig::new();
-    rig.config.audit_entries = 3;
+    // Another account's are nothing to this one's.
+    let other = rig.cx("2", Role::Administrator, "other");
+    rig.run(&other, |state, cx| {
+        audit::note(state, cx, "B", "", &().into())
+    })
+    .unwrap();
+    rig.config.audit_entries_per_account = 3;
     for number in 0..5 {
         rig.ok(|state, cx| audit::note(state, cx, "A", &number.to_string(), &().into()));
     }
@@ -329,6 +335,30 @@ fn the_audit_trail_keeps_the_newest() {
     };
     let page = rig.ok(|state, cx| audit::list(state, cx, &older)).entries;
     assert_eq!(page, entries[1..2]);
+    let others = rig.run(&other, |state, cx| {
+        audit::list(state, cx, &api::AuditFilter::default())
+    });
+    assert_eq!(others.unwrap().entries.len(), 1);
+}
+
+#[test]
+fn an_arrival_names_no_other_accounts_request() {
+    let mut rig = Rig::new();
+    let one = rig.agent("1");
+    rig.report(&one, &host("h1", &[eni(1)])).unwrap();
+    let id = rig.create(&of_vpc()).id;
+    rig.now = 60_001;
+    // Another account's change is what finds that the agent is away.
+    let other = rig.cx("2", Role::Administrator, "other");
+    rig.run(&other, transitions::settle).unwrap();
+    let filter = api::AuditFilter {
+        resource_id: Some(id),
+        ..Default::default()
+    };
+    let trail = rig.ok(|state, cx| audit::list(state, cx, &filter)).entries;
+    let arrival = trail.first().unwrap();
+    let told = (arrival.action.as_str(), arrival.request_id.as_str());
+    assert_eq!(told, ("FlowLogArrived", ""));
 }
 
 #[test]
@@ -343,4 +373,55 @@ fn the_service_is_opened_once_in_a_region() {
         Code::ServiceOpen
     );
     rig.ok(|state, cx| open_service(state, cx, Some("there")));
+}
+
+/// Without it, whoever names another region each time would have no quota.
+#[test]
+fn an_account_uses_so_many_regions_where_any_is_taken() {
+    let config = Config {
+        flow_logs_per_region: 2,
+        regions_per_account: 2,
+        ..Config::default()
+    };
+    let listed = Config {
+        regions: ["a", "b", "c"].map(String::from).to_vec(),
+        default_region: "a".into(),
+        ..config.clone()
+    };
+    let rig = Rig::with(config);
+    let create = |rig: &Rig, region: &str| {
+        let asked = api::CreateFlowLog {
+            region: Some(region.into()),
+            ..of_nobody()
+        };
+        let created = rig.run(&rig.admin(), |state, cx| {
+            flow_logs::create(state, cx, &asked)
+        });
+        created
+            .map(|flow_log| flow_log.id)
+            .map_err(|error| error.kind())
+    };
+    create(&rig, "a").unwrap();
+    let last = create(&rig, "b").unwrap();
+    assert_eq!(create(&rig, "c"), Err(Code::QuotaRegions));
+    create(&rig, "a").unwrap();
+    assert_eq!(create(&rig, "a"), Err(Code::QuotaFlowLogs));
+    // One that is left makes room for another.
+    rig.ok(|state, cx| flow_logs::delete(state, cx, None, &last));
+    create(&rig, "c").unwrap();
+    let open = |rig: &Rig, region: &str| {
+        let opened = rig.run(&rig.admin(), |state, cx| {
+            open_service(state, cx, Some(region))
+        });
+        opened.map(|_| ()).map_err(|error| error.kind())
+    };
+    assert_eq!((open(&rig, "a"), open(&rig, "b")), (Ok(()), Ok(())));
+    assert_eq!(open(&rig, "c"), Err(Code::QuotaRegions));
+    assert_eq!(open(&rig, "a"), Err(Code::ServiceOpen));
+    // Where the service says which regions there are, that is enough.
+    let rig = Rig::with(listed);
+    for region in ["a", "b", "c"] {
+        create(&rig, region).unwrap();
+        assert_eq!(open(&rig, region), Ok(()));
+    }
 }

@@ -28,7 +28,9 @@ struct Rig {
     config: Config,
     /// Milliseconds since the start.
     now: i64,
-    _folder: TempDir,
+    /// How far the wall clock was set ahead, in milliseconds.
+    ahead: i64,
+    folder: TempDir,
 }
 
 impl Rig {
@@ -43,8 +45,16 @@ impl Rig {
             seal: Seal::open(folder.path(), false).unwrap(),
             config,
             now: 0,
-            _folder: folder,
+            ahead: 0,
+            folder,
         }
+    }
+
+    /// The service ends, and is started again at the same moment.
+    fn restart(&mut self) {
+        self.store = Store::open(self.folder.path()).unwrap();
+        self.ahead += self.now;
+        self.now = 0;
     }
 
     fn cx(&self, account_id: &str, role: Role, key_id: &str) -> Context {
@@ -54,10 +64,10 @@ impl Rig {
                 account_id: account_id.into(),
                 role,
             },
-            now: Moment(STARTED + self.now),
+            now: Moment(STARTED + self.ahead + self.now),
             request_id: format!("request-{}", self.now),
             config: Arc::new(self.config.clone()),
-            started: Moment(STARTED),
+            uptime_ms: self.now,
         }
     }
 

@@ -139,14 +139,31 @@ fn an_agent_that_is_away_is_not_waited_for() {
 fn an_agent_has_time_to_come_back_after_the_service_started() {
     let mut rig = Rig::new();
     let one = rig.agent("1");
-    // It was last heard of a day before this start.
-    rig.now = -86_400_000;
     rig.report(&one, &host("h1", &[eni(1)])).unwrap();
+    // A day passes between this start and the next.
+    rig.now = 86_400_000;
+    rig.restart();
     let id = rig.create(&of_vpc()).id;
-    for (now, status) in [(59_999, "Activating"), (60_000, "Active")] {
+    for (now, status) in [(60_000, "Activating"), (60_001, "Active")] {
         rig.now = now;
         rig.ok(transitions::settle);
         assert_eq!(rig.status(&id), status, "{now} ms after the start");
+    }
+}
+
+#[test]
+fn a_wall_clock_that_is_set_makes_no_agent_go_away_or_stay() {
+    for ahead in [86_400_000, -86_400_000] {
+        let mut rig = Rig::new();
+        let one = rig.agent("1");
+        rig.report(&one, &host("h1", &[eni(1)])).unwrap();
+        let id = rig.create(&of_vpc()).id;
+        rig.ahead = ahead;
+        for (now, status) in [(60_000, "Activating"), (60_001, "Active")] {
+            rig.now = now;
+            rig.ok(transitions::settle);
+            assert_eq!(rig.status(&id), status, "{ahead} ms ahead, after {now} ms");
+        }
     }
 }
 
