@@ -200,8 +200,8 @@ fn what_is_wrong_is_said_in_one_line() {
     for (query, expected) in [
         ("action:REJECT and", "Character 18: expected "),
         ("dstport > x", "Character 11: expected a number"),
-        ("* | SELECT nothing", "nothing"),
-        ("* | SELECT srcaddr FORM log", "FORM"),
+        ("* | SELECT nothing", "Character 12: there is no field"),
+        ("* | SELECT srcaddr FORM log", "Character 25: expected"),
     ] {
         let said = place.refused(&["query", query]);
         assert!(said.contains(expected), "{query}: {said}");

@@ -92,30 +92,31 @@ fn protocol(number: &str) -> &str {
     }
 }
 
-/// Lines of records whose parts stand below each other, as far as can be known from those before.
+/// Lines of records whose parts stand below each other: of those that are shown at once, and as far as is known from those before.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Aligned([usize; COLUMNS]);
 
 impl Aligned {
-    /// A line.
-    pub(super) fn line(&mut self, cells: &[String; COLUMNS]) -> String {
-        let mut line = String::new();
-        for (index, cell) in cells.iter().enumerate() {
-            let length = cell.chars().count();
-            let width = &mut self.0[index];
-            *width = length.max(*width);
-            let padding = " ".repeat(*width - length);
-            if index > 0 {
-                line.push_str("  ");
-            }
-            if NUMBERS.contains(&index) {
-                line.extend([padding.as_str(), cell]);
-            } else {
-                line.extend([cell, padding.as_str()]);
+    /// The lines of these records.
+    pub(super) fn lines(&mut self, records: &[[String; COLUMNS]]) -> Vec<String> {
+        for cells in records {
+            for (width, cell) in self.0.iter_mut().zip(cells) {
+                *width = cell.chars().count().max(*width);
             }
         }
-        line.truncate(line.trim_end().len());
-        line
+        records.iter().map(|cells| self.line(cells)).collect()
+    }
+
+    fn line(&self, cells: &[String; COLUMNS]) -> String {
+        let parts = cells.iter().zip(self.0).enumerate();
+        let parts = parts.map(|(index, (cell, width))| {
+            if NUMBERS.contains(&index) {
+                format!("{cell:>width$}")
+            } else {
+                format!("{cell:<width$}")
+            }
+        });
+        parts.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     }
 }
 
@@ -142,13 +143,15 @@ mod tests {
         let none =
             row(json!({"__time__": "1795356575", "eni-id": "a\u{1b}[31m", "log-status": "NODATA"}));
         let mut aligned = Aligned::default();
-        let lines = [&flow, &ping, &none].map(|row| aligned.line(&cells(row, false)));
         assert_eq!(
-            lines,
+            aligned.lines(&[cells(&flow, false)]),
+            ["14:09:35  eni-1  in  ACCEPT  tcp  [fd00::1]:50000  10.0.0.2:22  3  180"]
+        );
+        assert_eq!(
+            aligned.lines(&[&none, &ping].map(|row| cells(row, false))),
             [
-                "14:09:35  eni-1  in  ACCEPT  tcp  [fd00::1]:50000  10.0.0.2:22  3  180",
-                "14:09:35  eni-22  out  REJECT  icmp  10.0.0.1         10.0.0.2     12345    1",
                 "14:09:35  a [31m  -    NODATA  -     -                -                -    -",
+                "14:09:35  eni-22  out  REJECT  icmp  10.0.0.1         10.0.0.2     12345    1",
             ]
         );
         assert_eq!(cells(&none, true)[0], "2026-11-22 14:09:35");

@@ -83,22 +83,32 @@ impl Tail {
         }
         // Of an empty logstore, whatever comes is new.
         self.last = rows.last().and_then(number).or(self.last).or(Some(-1));
+        let more = !first && rows.len() == MAX_ROWS;
         let skipped = if first {
             rows.len().saturating_sub(self.options.lines.into())
         } else {
             0
         };
-        for row in &mut rows[skipped..] {
+        rows.drain(..skipped);
+        for row in &mut rows {
             // What a record does not have is not worth a word.
             row.retain(|key, value| key != "__seq__" && !value.is_null());
-            let line = match self.form {
-                RecordForm::Table => self.aligned.line(&record::cells(row, false)),
-                RecordForm::Json => object(row, &columns).to_string(),
-            };
+        }
+        let lines = match self.form {
+            RecordForm::Table => {
+                let cells = rows.iter().map(|row| record::cells(row, false));
+                self.aligned.lines(&cells.collect::<Vec<_>>())
+            }
+            RecordForm::Json => {
+                let objects = rows.iter().map(|row| object(row, &columns).to_string());
+                objects.collect()
+            }
+        };
+        for line in lines {
             writeln!(out, "{line}")?;
         }
         out.flush()?;
-        Ok(!first && rows.len() == MAX_ROWS)
+        Ok(more)
     }
 
     fn request(&self, now: Duration) -> GetLogs {
