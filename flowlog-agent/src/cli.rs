@@ -91,7 +91,7 @@ struct RunArguments {
     /// Length of all windows, whatever the flow logs say: as 5s, 1m or 10m.
     #[arg(long, value_name = "LENGTH", value_parser = parse_window)]
     window: Option<NonZeroU64>,
-    /// Write the records of all flow logs to standard output, in this form.
+    /// Write the records of all flow logs that go to no Log Service to standard output, in this form.
     #[arg(long, value_enum)]
     output: Option<OutputForm>,
 }

@@ -26,7 +26,7 @@ pub enum OutputForm {
 /// What the command line says over the configuration.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OutputOptions {
-    /// Write the records of all flow logs to standard output, in this form.
+    /// Write the records of all flow logs that go to no Log Service to standard output, in this form.
     pub form: Option<OutputForm>,
     /// Length of all windows.
     pub window_seconds: Option<NonZeroU64>,
@@ -46,7 +46,9 @@ fn output(config: &FlowLogConfig, options: &OutputOptions) -> Output {
     if let Some(seconds) = options.window_seconds {
         flow_log.window = CaptureWindow::from_seconds(seconds);
     }
-    let (rendering, destination) = match options.form {
+    // What a Log Service is to keep is not taken from it by somebody who looks on.
+    let goes_to_service = matches!(config.destination, Destination::LogService(_));
+    let (rendering, destination) = match options.form.filter(|_| !goes_to_service) {
         None => (
             Rendering::Lines(config.format.clone()),
             config.destination.clone(),
@@ -70,5 +72,39 @@ fn output(config: &FlowLogConfig, options: &OutputOptions) -> Output {
         flow_log,
         rendering,
         destination,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn what_goes_to_a_log_service_stays_with_it() {
+        let flow_log = |name: &str, destination: &str| {
+            format!(
+                "[[flow-log]]\nname = '{name}'\nresource-type = 'VPC'\nresource-id = 'vpc-1'\ndestination = {{ {destination} }}\n"
+            )
+        };
+        let text = format!(
+            "inventory = 'inventory.toml'\n{}{}",
+            flow_log("file", "type = 'file', path = '/tmp/a.log'"),
+            flow_log(
+                "service",
+                "type = 'log-service', endpoint = 'http://127.0.0.1:8480', project = 'p-1', logstore = 's-1', access-key-file = '/k.json'"
+            ),
+        );
+        let config = Config::parse(&text, "agent.toml").unwrap();
+        let options = OutputOptions {
+            form: Some(OutputForm::Table),
+            window_seconds: NonZeroU64::new(5),
+        };
+        let outputs = outputs(&config.flow_logs, &options);
+        assert_eq!(outputs[0].destination, Destination::Stdout);
+        assert_eq!(outputs[1].destination, config.flow_logs[1].destination);
+        for output in outputs {
+            assert_eq!(output.flow_log.window.seconds(), 5);
+        }
     }
 }

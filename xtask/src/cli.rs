@@ -33,7 +33,7 @@ pub(crate) enum Task {
     },
     /// Build the BPF programs alone, and print the path of the object file.
     Ebpf(Ebpf),
-    /// Run the agent on a lab of its own, and show the records as a table until Ctrl-C.
+    /// Run the agent on a lab of its own and the service that keeps its records, and show them as tables until Ctrl-C.
     BuildAndRun(BuildAndRun),
     /// Run every test, also those on real interfaces.
     Test {
@@ -98,11 +98,17 @@ pub(crate) enum Output {
 }
 
 impl BuildAndRun {
-    /// The arguments for `flowlog-lab`, or for `flowlog-agent` itself when there is a configuration.
-    pub(crate) fn program_arguments(&self, agent: &Path) -> Vec<OsString> {
+    /// The arguments for `flowlog-lab`, or for `flowlog-agent` itself when there is a configuration. `folder` has the programs.
+    pub(crate) fn program_arguments(&self, folder: &Path) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = match &self.config {
             Some(config) => vec!["run".into(), "--config".into(), config.into()],
-            None => vec!["demo".into(), "--agent".into(), agent.into()],
+            None => vec![
+                "demo".into(),
+                "--agent".into(),
+                folder.join("flowlog-agent").into(),
+                "--flowlog".into(),
+                folder.join("flowlog").into(),
+            ],
         };
         if let Some(windows) = self.windows {
             arguments.extend(["--windows".into(), windows.to_string().into()]);
@@ -150,7 +156,7 @@ mod tests {
         let Task::BuildAndRun(options) = cli.task else {
             panic!("another task")
         };
-        let arguments = options.program_arguments(Path::new("/t/flowlog-agent"));
+        let arguments = options.program_arguments(Path::new("/t"));
         arguments
             .into_iter()
             .map(|argument| argument.into_string().unwrap())
@@ -170,6 +176,8 @@ mod tests {
                 "demo",
                 "--agent",
                 "/t/flowlog-agent",
+                "--flowlog",
+                "/t/flowlog",
                 "--window",
                 "5s",
                 "--output",
@@ -182,6 +190,8 @@ mod tests {
                 "demo",
                 "--agent",
                 "/t/flowlog-agent",
+                "--flowlog",
+                "/t/flowlog",
                 "--windows",
                 "2",
                 "--window",

@@ -129,7 +129,8 @@ fn report_skips(file: &Path) {
     }
 }
 
-/// `cargo xtask build-and-run`: the agent on a lab of its own, or on this machine's interfaces with a configuration.
+/// `cargo xtask build-and-run`: the agent on a lab of its own with a service, or the agent alone on this machine's interfaces with a
+/// configuration.
 ///
 /// # Errors
 ///
@@ -139,18 +140,27 @@ pub(crate) fn build_and_run(root: &Path, options: &BuildAndRun) -> Result<()> {
     need_root("the agent attaches BPF programs to network interfaces")?;
     setup(root, Purpose::Run, false)?;
     let mut cargo = cargo_build(root, Profile::Dev);
-    // The lab needs nothing of what flowlog-tests builds by default for its tests of packets, and the agent has no features.
+    // The lab needs nothing of what flowlog-tests builds by default for its tests, and neither agent nor service has features.
     cargo.arg("--no-default-features");
-    step("build", || run(binary_arguments(&mut cargo, "flowlog-lab")))?;
-    let folder = binaries(root, Profile::Dev)?;
-    let arguments = options.program_arguments(&folder.join("flowlog-agent"));
+    cargo.args(["--package", "flowlog-agent", "--bin", "flowlog-agent"]);
     let program = if options.config.is_some() {
+        step(
+            "build of the agent (the first time about 3 minutes)",
+            || run(&mut cargo),
+        )?;
         "flowlog-agent"
     } else {
+        cargo.args(["--package", "flowlog-tests", "--bin", "flowlog-lab"]);
+        cargo.args(["--package", "flowlog", "--bin", "flowlog"]);
+        step(
+            "build of the agent, the lab, and the service with its query engine (the first time about 10 minutes on two cores)",
+            || run(&mut cargo),
+        )?;
         "flowlog-lab"
     };
+    let folder = binaries(root, Profile::Dev)?;
     Err(become_program(
-        Command::new(folder.join(program)).args(arguments),
+        Command::new(folder.join(program)).args(options.program_arguments(&folder)),
     ))
 }
 

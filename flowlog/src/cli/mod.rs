@@ -7,7 +7,7 @@
 //! | `wait` | waiting until a change has come to the agents |
 //! | `access_key` | `flowlog access-key …` |
 //! | `project`, `logstore` | `flowlog project …`, `flowlog logstore …` |
-//! | `logs`, `follow` | `flowlog query`, `tail` and `top` |
+//! | `logs`, `follow`, `progress` | `flowlog query`, `tail` and `top` |
 //! | `inspect` | `flowlog resources`, `agents`, `audit` |
 //! | `output` | tables for people, JSON for programs |
 //! | `generate` | `flowlog completions` and `flowlog man` |
@@ -20,13 +20,14 @@ mod inspect;
 mod logs;
 mod logstore;
 mod output;
+mod progress;
 mod project;
 mod session;
 mod wait;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::serve;
 use access_key::AccessKeyOptions;
@@ -44,14 +45,18 @@ struct Cli {
     command: Command,
 }
 
-/// A command that asks the service.
+/// A command that asks the service, and prints in one of the forms `F`.
 #[derive(Debug, clap::Args)]
-struct Asking<O: clap::Args> {
+struct Asking<O, F = OutputForm>
+where
+    O: clap::Args,
+    F: ValueEnum + Default + Send + Sync + 'static,
+{
     #[command(flatten)]
     options: O,
     /// Form of what is printed.
     #[arg(long, global = true, value_enum, default_value_t)]
-    output: OutputForm,
+    output: F,
     #[command(flatten)]
     connection: ConnectionOptions,
 }
@@ -89,11 +94,11 @@ enum Command {
     /// Create, list, show, change and delete logstores, in which records are kept.
     Logstore(Asking<LogstoreOptions>),
     /// Search a logstore, and sum up what is found.
-    Query(Asking<logs::QueryOptions>),
+    Query(Asking<logs::QueryOptions, logs::AnswerForm>),
     /// Follow a logstore: show new records as they come.
-    Tail(Asking<logs::TailOptions>),
-    /// Show the heaviest talkers of the last windows, again and again.
-    Top(Asking<logs::TopOptions>),
+    Tail(Asking<logs::TailOptions, logs::RecordForm>),
+    /// Show the heaviest talkers of the last windows, live.
+    Top(Asking<logs::TopOptions, logs::AnswerForm>),
     /// List the VPCs, VSwitches and ENIs that agents have reported.
     Resources(Asking<Nothing>),
     /// List the agents that have reported.
@@ -134,9 +139,9 @@ pub fn main() -> ExitCode {
         Command::AccessKey(asking) => asking.run(access_key::run),
         Command::Project(asking) => asking.run(project::run),
         Command::Logstore(asking) => asking.run(logstore::run),
-        Command::Query(asking) => asking.run(|session, options, _| follow::query(session, options)),
-        Command::Tail(asking) => asking.run(|session, options, _| follow::tail(session, options)),
-        Command::Top(asking) => asking.run(|session, options, _| follow::top(session, options)),
+        Command::Query(asking) => asking.run(follow::query),
+        Command::Tail(asking) => asking.run(follow::tail),
+        Command::Top(asking) => asking.run(follow::top),
         Command::Resources(asking) => {
             asking.run(|session, _, form| inspect::resources(session, form))
         }
@@ -152,10 +157,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-impl<O: clap::Args> Asking<O> {
+impl<O, F> Asking<O, F>
+where
+    O: clap::Args,
+    F: ValueEnum + Default + Send + Sync + 'static,
+{
     fn run(
         self,
-        command: impl FnOnce(&Session, &O, OutputForm) -> Result<(), CliError>,
+        command: impl FnOnce(&Session, &O, F) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let session = Session::open(&self.connection)?;
         command(&session, &self.options, self.output)
@@ -203,6 +212,9 @@ mod tests {
             ("logstore --output json list --project p-1", true),
             ("logstore modify --project p-1 s-1 --index off", true),
             ("query --project p-1 --logstore s-1 --last 1h *", true),
+            ("query --output arrow --project p-1 --logstore s-1", true),
+            ("tail --output csv --project p-1 --logstore s-1", false),
+            ("top --project p-1 --logstore s-1 --by source --once", true),
             ("completions fish", true),
         ] {
             let words = std::iter::once("flowlog").chain(line.split(' '));

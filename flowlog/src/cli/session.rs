@@ -1,6 +1,7 @@
 //! Where the service is, whose access key is used, and requests to the REST face.
 use std::{
     path::PathBuf,
+    pin::pin,
     time::{Duration, SystemTime},
 };
 
@@ -8,7 +9,7 @@ use flowlog_client::{AccessKey, Answer, Call, Client, ClientError, LogCall, Serv
 use flowlog_model::signature::encoding::Parameter;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, time::interval};
 
 use super::CliError;
 
@@ -17,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the Log Service may take: a query has a minute.
 const LOG_PATIENCE: Duration = Duration::from_secs(90);
+
+/// Between two calls while an answer is awaited.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Most bytes of an answer: what is known of some 100,000 ENIs.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
@@ -115,15 +119,34 @@ impl Session {
         &self,
         request: &LogRequest<'_>,
     ) -> Result<T, ClientError> {
-        self.send_log(request)?.json()
+        self.runtime.block_on(self.send_log(request))?.json()
+    }
+
+    /// Likewise, and calls `tick` again and again while the answer is awaited.
+    pub(super) fn log_ticking<T: DeserializeOwned>(
+        &self,
+        request: &LogRequest<'_>,
+        mut tick: impl FnMut(),
+    ) -> Result<T, ClientError> {
+        let answer = self.runtime.block_on(async {
+            let mut answer = pin!(self.send_log(request));
+            let mut ticks = interval(TICK);
+            loop {
+                tokio::select! {
+                    answer = &mut answer => return answer,
+                    _ = ticks.tick() => tick(),
+                }
+            }
+        });
+        answer?.json()
     }
 
     /// Has the Log Service do something that it answers with nothing.
     pub(super) fn log_done(&self, request: &LogRequest<'_>) -> Result<(), ClientError> {
-        self.send_log(request).map(drop)
+        self.runtime.block_on(self.send_log(request)).map(drop)
     }
 
-    fn send_log(&self, request: &LogRequest<'_>) -> Result<Answer, ClientError> {
+    async fn send_log(&self, request: &LogRequest<'_>) -> Result<Answer, ClientError> {
         let raw_bytes = request.body.len().to_string();
         let mut headers = vec![("x-log-bodyrawsize", raw_bytes.as_str())];
         if !request.body.is_empty() {
@@ -139,7 +162,7 @@ impl Session {
             patience: LOG_PATIENCE,
             max_answer_bytes: MAX_ANSWER_BYTES,
         };
-        self.runtime.block_on(self.client.send_log(&call, wall()))
+        self.client.send_log(&call, wall()).await
     }
 }
 

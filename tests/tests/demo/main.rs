@@ -1,5 +1,5 @@
 //! The newcomer's demo: its records, and that nothing is left of it.
-#![cfg(feature = "agent")]
+#![cfg(feature = "service")]
 
 // The module is tests itself; the attribute says so to clippy, which lets helpers of tests panic.
 #[cfg(test)]

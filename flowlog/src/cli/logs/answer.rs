@@ -1,4 +1,6 @@
 //! What the service is asked and what it answers: `POST /logstores/L/logs` of the Log Service.
+use std::{collections::HashSet, iter::repeat};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -33,6 +35,7 @@ pub(in crate::cli) struct Logs {
 
 /// What is to be known of the rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct Meta {
     /// `Complete`, or `Incomplete` if there are more rows.
     pub(in crate::cli) progress: String,
@@ -42,28 +45,63 @@ pub(in crate::cli) struct Meta {
     /// The names of the columns in their order.
     #[serde(default)]
     pub(in crate::cli) keys: Vec<String>,
+    /// Their types; columns after the last of them are texts.
+    #[serde(default)]
+    pub(in crate::cli) column_types: Vec<ColumnType>,
+}
+
+/// The type of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::cli) enum ColumnType {
+    /// An integer of 64 bits.
+    BigInt,
+    /// A floating-point number of 64 bits.
+    Double,
+    /// True or false.
+    Boolean,
+    /// A text, and what is written as one.
+    #[serde(other)]
+    Text,
 }
 
 impl Logs {
     /// Adds the rows of the next page.
     pub(super) fn append(&mut self, page: Self) {
-        for key in page.meta.keys {
+        let Meta {
+            progress,
+            keys,
+            column_types,
+            ..
+        } = page.meta;
+        let types = column_types.into_iter().chain(repeat(ColumnType::Text));
+        for (key, column_type) in keys.into_iter().zip(types) {
             if !self.meta.keys.contains(&key) {
-                self.meta.keys.push(key);
+                let Meta {
+                    keys, column_types, ..
+                } = &mut self.meta;
+                column_types.resize(keys.len(), ColumnType::Text);
+                column_types.push(column_type);
+                keys.push(key);
             }
         }
-        self.meta.progress = page.meta.progress;
+        self.meta.progress = progress;
         self.data.extend(page.data);
     }
 
-    /// The names of the columns: as the service says, and what it did not say at the end.
-    pub(super) fn columns(&self) -> Vec<&str> {
-        let mut columns: Vec<&str> = self.meta.keys.iter().map(String::as_str).collect();
-        for row in &self.data {
-            for key in row.keys() {
-                if !columns.contains(&key.as_str()) {
-                    columns.push(key);
-                }
+    /// The columns with their types: as the service says, and what it did not say at the end.
+    pub(super) fn columns(&self) -> Vec<(&str, ColumnType)> {
+        let Meta {
+            keys, column_types, ..
+        } = &self.meta;
+        let keys = keys.iter().map(String::as_str);
+        let types = column_types.iter().copied();
+        let types = types.chain(repeat(ColumnType::Text));
+        let mut known: HashSet<&str> = keys.clone().collect();
+        let mut columns: Vec<_> = keys.zip(types).collect();
+        for key in self.data.iter().flat_map(Map::keys) {
+            if known.insert(key) {
+                columns.push((key, ColumnType::Text));
             }
         }
         columns
@@ -77,4 +115,9 @@ pub(super) fn text(value: Option<&Value>) -> Option<String> {
         Value::String(text) => Some(text.clone()),
         other => Some(other.to_string()),
     }
+}
+
+/// A text of somebody else's, as it can be shown in a line.
+pub(super) fn visible(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }

@@ -2,44 +2,64 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
+use serde_json::{Map, Number, Value};
 
-use super::answer::{Logs, text};
+use super::answer::{ColumnType, Logs, text, visible};
+use super::record;
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(in crate::cli) enum AnswerForm {
-    /// A table for people.
+    /// A table for people; of a search, records in short.
     #[default]
     Table,
-    /// A JSON object for each row, in a line of its own; values are texts.
+    /// A JSON object for each row, in a line of its own.
     Json,
     /// Comma-separated values (RFC 4180), with a header.
     Csv,
-    /// Arrow's streaming format; columns of which every value is a number have numbers.
+    /// Arrow's streaming format.
     Arrow,
 }
 
-/// Writes the answer.
-pub(super) fn write(logs: &Logs, form: AnswerForm, out: &mut impl Write) -> io::Result<()> {
+/// Writes the answer. Where there is a terminal, `width` says how many characters a line of it has.
+///
+/// # Errors
+/// That it cannot be written.
+pub(super) fn write(
+    logs: &Logs,
+    form: AnswerForm,
+    width: Option<usize>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     match form {
-        AnswerForm::Table => write_table(logs, out),
-        AnswerForm::Json => logs
-            .data
-            .iter()
-            .try_for_each(|row| writeln!(out, "{}", serde_json::Value::Object(row.clone()))),
-        AnswerForm::Csv if logs.columns().is_empty() => Ok(()),
+        AnswerForm::Table => write_table(logs, width, out),
+        AnswerForm::Json => {
+            let columns = logs.columns();
+            logs.data
+                .iter()
+                .try_for_each(|row| writeln!(out, "{}", object(row, &columns)))
+        }
         AnswerForm::Csv => {
-            let batch = batch(logs, false).map_err(io::Error::other)?;
+            let columns = logs.columns();
+            if columns.is_empty() {
+                return Ok(());
+            }
+            // What is written is what was answered: a number that is a text stays as it is spelled.
+            let texts = columns
+                .into_iter()
+                .map(|(name, _)| (name, ColumnType::Text));
+            let batch = batch(logs, texts.collect()).map_err(io::Error::other)?;
             arrow::csv::Writer::new(out)
                 .write(&batch)
                 .map_err(io::Error::other)
         }
         AnswerForm::Arrow => {
-            let batch = batch(logs, true).map_err(io::Error::other)?;
+            let batch = batch(logs, logs.columns()).map_err(io::Error::other)?;
             let mut writer =
                 StreamWriter::try_new(out, &batch.schema()).map_err(io::Error::other)?;
             writer
@@ -50,81 +70,158 @@ pub(super) fn write(logs: &Logs, form: AnswerForm, out: &mut impl Write) -> io::
     }
 }
 
-fn write_table(logs: &Logs, out: &mut impl Write) -> io::Result<()> {
+fn write_table(logs: &Logs, width: Option<usize>, out: &mut impl Write) -> io::Result<()> {
     if logs.data.is_empty() {
         return writeln!(out, "Nothing was found.");
     }
-    let columns = logs.columns();
+    if !logs.meta.has_sql && logs.data.iter().all(record::is_record) {
+        return write_lines(&records(logs), out);
+    }
     // What no row has is not worth a column.
-    let columns: Vec<&str> = columns
-        .into_iter()
-        .filter(|column| {
-            logs.data
-                .iter()
-                .any(|row| text(row.get(*column)).is_some_and(|text| !text.is_empty()))
-        })
-        .collect();
-    let mut table = Table::new();
-    table
-        .load_style(NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(columns.iter().map(|column| visible(column)));
-    for row in &logs.data {
-        table.add_row(columns.iter().map(|column| {
-            text(row.get(*column)).map_or_else(|| "-".to_owned(), |text| visible(&text))
-        }));
+    let has_any = |column: &str| {
+        let mut rows = logs.data.iter();
+        rows.any(|row| text(row.get(column)).is_some_and(|text| !text.is_empty()))
+    };
+    let mut columns = logs.columns();
+    columns.retain(|(column, _)| logs.meta.has_sql || has_any(column));
+    let table = rows(logs, &columns);
+    let is_too_wide = |width| {
+        table
+            .lines()
+            .any(|line| line.trim_end().chars().count() > width)
+    };
+    if width.is_some_and(is_too_wide) {
+        write_facts(logs, &columns, out)
+    } else {
+        write_lines(&table, out)
     }
-    for (index, column) in columns.iter().enumerate() {
-        let numbers = logs
-            .data
-            .iter()
-            .filter_map(|row| text(row.get(*column)))
-            .all(|text| text.parse::<f64>().is_ok());
-        if let Some(column) = table.column_mut(index).filter(|_| numbers) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
+}
+
+fn write_lines(table: &Table, out: &mut impl Write) -> io::Result<()> {
     table
         .lines()
         .try_for_each(|line| writeln!(out, "{}", line.trim_end()))
 }
 
-/// A text of somebody else's, as it can be shown in a line.
-fn visible(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+fn table() -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table
 }
 
-/// The rows as columns; as numbers where they are, if that is asked for.
-fn batch(logs: &Logs, typed: bool) -> Result<RecordBatch, ArrowError> {
-    let columns = logs.columns().into_iter().map(|column| {
-        let values: Vec<Option<String>> =
-            logs.data.iter().map(|row| text(row.get(column))).collect();
-        (column, array(&values, typed), true)
-    });
-    let columns: Vec<(&str, ArrayRef, bool)> = columns.collect();
+fn align_right(table: &mut Table, column: usize) {
+    if let Some(column) = table.column_mut(column) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+/// Records in short.
+fn records(logs: &Logs) -> Table {
+    let mut dates = logs
+        .data
+        .iter()
+        .filter_map(record::time)
+        .map(|time| time.date());
+    let first = dates.next();
+    let with_date = dates.any(|date| Some(date) != first);
+    let mut table = table();
+    table.set_header(record::HEADER);
+    for row in &logs.data {
+        table.add_row(record::cells(row, with_date));
+    }
+    for column in record::NUMBERS {
+        align_right(&mut table, column);
+    }
+    table
+}
+
+/// The rows as they are.
+fn rows(logs: &Logs, columns: &[(&str, ColumnType)]) -> Table {
+    let mut table = table();
+    table.set_header(columns.iter().map(|(column, _)| visible(column)));
+    for row in &logs.data {
+        table.add_row(columns.iter().map(|(column, _)| shown(row, column)));
+    }
+    for (index, (_, column_type)) in columns.iter().enumerate() {
+        if matches!(column_type, ColumnType::BigInt | ColumnType::Double) {
+            align_right(&mut table, index);
+        }
+    }
+    table
+}
+
+/// Each row as lines of name and value, because the table would be wider than the terminal.
+fn write_facts(
+    logs: &Logs,
+    columns: &[(&str, ColumnType)],
+    out: &mut impl Write,
+) -> io::Result<()> {
+    for (number, row) in logs.data.iter().enumerate() {
+        writeln!(out, "── {} ──", number + 1)?;
+        let mut table = table();
+        for (column, _) in columns {
+            if row.get(*column).is_some_and(|value| !value.is_null()) {
+                table.add_row([visible(column), shown(row, column)]);
+            }
+        }
+        write_lines(&table, out)?;
+    }
+    Ok(())
+}
+
+fn shown(row: &Map<String, Value>, column: &str) -> String {
+    text(row.get(column)).map_or_else(|| "-".to_owned(), |text| visible(&text))
+}
+
+/// The row with numbers where the columns have numbers, and null where SQL gave NULL.
+pub(super) fn object(row: &Map<String, Value>, columns: &[(&str, ColumnType)]) -> Value {
+    let typed = |(name, column_type): &(&str, ColumnType)| {
+        let value = row.get(*name)?;
+        let typed = text(Some(value)).and_then(|text| match column_type {
+            ColumnType::BigInt => Some(Value::from(text.parse::<i64>().ok()?)),
+            ColumnType::Double => Number::from_f64(text.parse().ok()?).map(Value::Number),
+            ColumnType::Boolean => Some(Value::from(text.parse::<bool>().ok()?)),
+            ColumnType::Text => None,
+        });
+        Some(((*name).to_owned(), typed.unwrap_or_else(|| value.clone())))
+    };
+    Value::Object(columns.iter().filter_map(typed).collect())
+}
+
+/// The rows as columns of these types.
+fn batch(logs: &Logs, columns: Vec<(&str, ColumnType)>) -> Result<RecordBatch, ArrowError> {
     if columns.is_empty() {
-        return Ok(RecordBatch::new_empty(Arc::new(
-            arrow::datatypes::Schema::empty(),
-        )));
+        return Ok(RecordBatch::new_empty(Arc::new(Schema::empty())));
     }
-    RecordBatch::try_from_iter_with_nullable(columns)
+    let arrays = columns.into_iter().map(|(column, column_type)| {
+        let values = logs.data.iter().map(|row| text(row.get(column)));
+        (
+            column,
+            array(&values.collect::<Vec<_>>(), column_type),
+            true,
+        )
+    });
+    RecordBatch::try_from_iter_with_nullable(arrays)
 }
 
-fn array(values: &[Option<String>], typed: bool) -> ArrayRef {
-    if typed && values.iter().any(Option::is_some) {
-        if let Some(numbers) = parsed::<i64>(values) {
-            return Arc::new(Int64Array::from(numbers));
+/// The values as an array of the type, or of texts if one of them is not of the type.
+fn array(values: &[Option<String>], column_type: ColumnType) -> ArrayRef {
+    let array: Option<ArrayRef> = match column_type {
+        ColumnType::BigInt => parsed(values).map(|values| Arc::new(Int64Array::from(values)) as _),
+        ColumnType::Double => {
+            parsed(values).map(|values| Arc::new(Float64Array::from(values)) as _)
         }
-        if let Some(numbers) = parsed::<f64>(values) {
-            return Arc::new(Float64Array::from(numbers));
+        ColumnType::Boolean => {
+            parsed(values).map(|values| Arc::new(BooleanArray::from(values)) as _)
         }
-    }
-    Arc::new(values.iter().map(Option::as_deref).collect::<StringArray>())
+        ColumnType::Text => None,
+    };
+    array.unwrap_or_else(|| Arc::new(values.iter().map(Option::as_deref).collect::<StringArray>()))
 }
 
-/// The values as numbers; none if one is no number.
+/// The values as those of a type; none if one is not.
 fn parsed<T: std::str::FromStr>(values: &[Option<String>]) -> Option<Vec<Option<T>>> {
     values
         .iter()
@@ -133,115 +230,4 @@ fn parsed<T: std::str::FromStr>(values: &[Option<String>]) -> Option<Vec<Option<
 }
 
 #[cfg(test)]
-mod tests {
-    use arrow::array::{Array as _, AsArray as _};
-    use arrow::datatypes::{Float64Type, Int64Type};
-    use arrow::ipc::reader::StreamReader;
-    use serde_json::json;
-
-    use super::*;
-
-    fn logs() -> Logs {
-        let answer = json!({
-            "meta": {"progress": "Complete", "hasSQL": true, "keys": ["srcaddr", "p", "share", "gone"]},
-            "data": [
-                {"srcaddr": "10.0.0.1", "p": "5", "share": "0.5", "gone": null},
-                {"srcaddr": "a,\"b\"\n\u{1b}[31m", "p": null, "share": "1", "gone": null},
-                {"srcaddr": "fd00::1", "p": "1234", "share": "0.25", "late": ""},
-            ],
-        });
-        serde_json::from_value(answer).unwrap()
-    }
-
-    fn written(logs: &Logs, form: AnswerForm) -> Vec<u8> {
-        let mut out = Vec::new();
-        write(logs, form, &mut out).unwrap();
-        out
-    }
-
-    #[test]
-    fn a_table_has_no_empty_columns_and_no_escape_sequences() {
-        let table = String::from_utf8(written(&logs(), AnswerForm::Table)).unwrap();
-        let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines.len(), 4, "{table}");
-        assert!(
-            lines[0].contains("srcaddr")
-                && !lines[0].contains("gone")
-                && !lines[0].contains("late")
-        );
-        assert!(
-            lines[3].contains(" 1234 ")
-                && lines[1].contains("    5 ")
-                && lines[2].contains("    - "),
-            "{table}"
-        );
-        assert!(!table.contains('\u{1b}'));
-        assert_eq!(
-            written(&Logs::default(), AnswerForm::Table),
-            b"Nothing was found.\n"
-        );
-    }
-
-    #[test]
-    fn csv_is_quoted_where_it_has_to_be() {
-        let csv = String::from_utf8(written(&logs(), AnswerForm::Csv)).unwrap();
-        assert_eq!(csv, "srcaddr,p,share,gone,late\n10.0.0.1,5,0.5,,\n\"a,\"\"b\"\"\n\u{1b}[31m\",,1,,\nfd00::1,1234,0.25,,\"\"\n".replace(",\"\"\n", ",\n"));
-        assert_eq!(written(&Logs::default(), AnswerForm::Csv), b"");
-    }
-
-    #[test]
-    fn json_has_a_line_for_each_row() {
-        let text = String::from_utf8(written(&logs(), AnswerForm::Json)).unwrap();
-        let rows: Vec<serde_json::Value> = text
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
-        assert_eq!(
-            rows[0],
-            json!({"srcaddr": "10.0.0.1", "p": "5", "share": "0.5", "gone": null})
-        );
-        assert_eq!(rows.len(), 3);
-    }
-
-    #[test]
-    fn arrow_has_numbers_where_all_are() {
-        let octets = written(&logs(), AnswerForm::Arrow);
-        let batches: Vec<RecordBatch> = StreamReader::try_new(octets.as_slice(), None)
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
-        let batch = &batches[0];
-        assert_eq!(
-            batch
-                .column_by_name("p")
-                .unwrap()
-                .as_primitive::<Int64Type>()
-                .value(2),
-            1234
-        );
-        assert!(batch.column_by_name("p").unwrap().is_null(1));
-        assert_eq!(
-            batch
-                .column_by_name("share")
-                .unwrap()
-                .as_primitive::<Float64Type>()
-                .value(1),
-            1.0
-        );
-        assert_eq!(
-            batch
-                .column_by_name("srcaddr")
-                .unwrap()
-                .as_string::<i32>()
-                .value(2),
-            "fd00::1"
-        );
-        assert!(
-            StreamReader::try_new(
-                written(&Logs::default(), AnswerForm::Arrow).as_slice(),
-                None
-            )
-            .is_ok()
-        );
-    }
-}
+mod tests;

@@ -6,19 +6,22 @@
 //! | `form` | answers as a table, JSON, CSV or Arrow |
 //! | `query` | `flowlog query` |
 //! | `range` | ranges of time |
+//! | `record` | records in short |
 //! | `tail` | `flowlog tail` |
 //! | `top` | `flowlog top` |
 mod answer;
 mod form;
 mod query;
 mod range;
+mod record;
 mod tail;
 mod top;
 
 pub(super) use answer::{GetLogs, Logs};
+pub(super) use form::AnswerForm;
 pub(super) use query::{QueryOptions, query};
-pub(super) use tail::{Tail, TailOptions};
-pub(super) use top::{TopOptions, top};
+pub(super) use tail::{RecordForm, Tail, TailOptions};
+pub(super) use top::{TopOptions, screen, top};
 
 use flowlog_model::managed::{Logstore, Project};
 

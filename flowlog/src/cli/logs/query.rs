@@ -17,21 +17,27 @@ pub(in crate::cli) struct QueryOptions {
     /// At most how many logs, the newest; of a search without SQL.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
-    /// Form of the answer.
-    #[arg(long, value_enum, default_value_t)]
-    form: AnswerForm,
     /// What is looked for: `search`, or `search | SQL`, as in 'action:REJECT | SELECT srcaddr, count(1) GROUP BY srcaddr'.
     #[arg(value_name = "QUERY", default_value = "*")]
     query: String,
 }
 
-/// Asks, and writes the answer. `now` is since 1970; `ask` asks the service.
+impl QueryOptions {
+    /// At most how many logs a search without SQL gives.
+    pub(in crate::cli) fn limit(&self) -> u64 {
+        self.limit.into()
+    }
+}
+
+/// Asks, and writes the answer. `now` is since 1970; `ask` asks the service; `width` is that of the terminal, if there is one.
 ///
 /// # Errors
 /// That of `ask`, and that the answer cannot be written.
 pub(in crate::cli) fn query<E: From<std::io::Error>>(
     options: &QueryOptions,
+    form: AnswerForm,
     now: Duration,
+    width: Option<usize>,
     mut ask: impl FnMut(&GetLogs) -> Result<Logs, E>,
     out: &mut impl Write,
 ) -> Result<(), E> {
@@ -59,7 +65,7 @@ pub(in crate::cli) fn query<E: From<std::io::Error>>(
         // The newest are shown last, as they came.
         found.data.reverse();
     }
-    form::write(&found, options.form, out)?;
+    form::write(&found, form, width, out)?;
     if found.meta.progress != "Complete" {
         eprintln!(
             "flowlog: there is more than what is shown: narrow the time range or the search, or add a LIMIT"
@@ -89,8 +95,6 @@ mod tests {
             "project-1",
             "--logstore",
             "logstore-1",
-            "--form",
-            "json",
             "--last",
             "1m",
         ];
@@ -116,12 +120,14 @@ mod tests {
                     progress: "Complete".to_owned(),
                     has_sql,
                     keys: vec!["number".to_owned()],
+                    column_types: Vec::new(),
                 },
                 data: (request.offset..end).map(row).collect(),
             })
         };
         let mut out = Vec::new();
-        query(&options(line), Duration::from_secs(1000), ask, &mut out).unwrap();
+        let now = Duration::from_secs(1000);
+        query(&options(line), AnswerForm::Json, now, None, ask, &mut out).unwrap();
         let rows = String::from_utf8(out)
             .unwrap()
             .lines()

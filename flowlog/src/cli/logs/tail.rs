@@ -5,10 +5,12 @@
 use std::io::Write;
 use std::time::Duration;
 
+use flowlog_model::field::Field;
 use serde_json::{Map, Value};
-use time::OffsetDateTime;
 
 use super::answer::text;
+use super::form::object;
+use super::record::{self, Aligned};
 use super::{GetLogs, Logs, LogstoreOptions};
 
 /// How far back a record's time may be when it arrives, and how far ahead.
@@ -16,6 +18,16 @@ const LATE: Duration = Duration::from_secs(24 * 3600);
 const EARLY: Duration = Duration::from_secs(15 * 60);
 /// Most records at once; more follow at once.
 const MAX_ROWS: usize = 1000;
+
+/// The form of records that are followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(in crate::cli) enum RecordForm {
+    /// Records in short, in columns.
+    #[default]
+    Table,
+    /// A JSON object for each record, in a line of its own.
+    Json,
+}
 
 /// The options of `flowlog tail`.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,9 +37,6 @@ pub(in crate::cli) struct TailOptions {
     /// How many of the records that are there already to begin with: those that arrived last.
     #[arg(long, short = 'n', value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=1000))]
     lines: u16,
-    /// A JSON object for each record, in a line of its own; values are texts.
-    #[arg(long)]
-    json: bool,
     /// Which records, as in 'action:REJECT and dstport:22'.
     #[arg(value_name = "SEARCH", default_value = "*")]
     search: String,
@@ -37,16 +46,20 @@ pub(in crate::cli) struct TailOptions {
 #[derive(Debug)]
 pub(in crate::cli) struct Tail {
     options: TailOptions,
+    form: RecordForm,
     /// The number of the last record that was shown; none before the first look.
     last: Option<i64>,
+    aligned: Aligned,
 }
 
 impl Tail {
     /// Follows; nothing is asked yet.
-    pub(in crate::cli) fn new(options: TailOptions) -> Self {
+    pub(in crate::cli) fn new(options: TailOptions, form: RecordForm) -> Self {
         Self {
             options,
+            form,
             last: None,
+            aligned: Aligned::default(),
         }
     }
 
@@ -60,7 +73,9 @@ impl Tail {
         ask: impl FnOnce(&GetLogs) -> Result<Logs, E>,
         out: &mut impl Write,
     ) -> Result<bool, E> {
-        let mut rows = ask(&self.request(now))?.data;
+        let mut found = ask(&self.request(now))?;
+        let mut rows = std::mem::take(&mut found.data);
+        let columns = found.columns();
         let first = self.last.is_none();
         if first {
             // They were asked for from the end.
@@ -68,22 +83,32 @@ impl Tail {
         }
         // Of an empty logstore, whatever comes is new.
         self.last = rows.last().and_then(number).or(self.last).or(Some(-1));
+        let more = !first && rows.len() == MAX_ROWS;
         let skipped = if first {
             rows.len().saturating_sub(self.options.lines.into())
         } else {
             0
         };
-        for row in &mut rows[skipped..] {
-            row.remove("__seq__");
-            let line = if self.options.json {
-                Value::Object(row.clone()).to_string()
-            } else {
-                line(row)
-            };
+        rows.drain(..skipped);
+        for row in &mut rows {
+            // What a record does not have is not worth a word.
+            row.retain(|key, value| key != "__seq__" && !value.is_null());
+        }
+        let lines = match self.form {
+            RecordForm::Table => {
+                let cells = rows.iter().map(|row| record::cells(row, false));
+                self.aligned.lines(&cells.collect::<Vec<_>>())
+            }
+            RecordForm::Json => {
+                let objects = rows.iter().map(|row| object(row, &columns).to_string());
+                objects.collect()
+            }
+        };
+        for line in lines {
             writeln!(out, "{line}")?;
         }
         out.flush()?;
-        Ok(!first && rows.len() == MAX_ROWS)
+        Ok(more)
     }
 
     fn request(&self, now: Duration) -> GetLogs {
@@ -92,10 +117,11 @@ impl Tail {
             None => format!("ORDER BY __seq__ DESC LIMIT {lines}"),
             Some(last) => format!("WHERE __seq__ > {last} ORDER BY __seq__ LIMIT {MAX_ROWS}"),
         };
-        let query = format!(
-            "{search} | SELECT __seq__, __time__, \"eni-id\", direction, action, protocol, srcaddr, srcport, dstaddr, dstport, packets, \
-             bytes, \"log-status\" {which}"
-        );
+        let fields = Field::ALL
+            .iter()
+            .map(|field| format!("\"{}\"", field.as_str()));
+        let fields = fields.collect::<Vec<_>>().join(", ");
+        let query = format!("{search} | SELECT __seq__, __time__, {fields} {which}");
         let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
         GetLogs {
             from: seconds(now.saturating_sub(LATE)),
@@ -108,46 +134,6 @@ impl Tail {
 
 fn number(row: &Map<String, Value>) -> Option<i64> {
     text(row.get("__seq__"))?.parse().ok()
-}
-
-/// A record for people: `14:09:35 eni-1 in ACCEPT 6 10.0.0.1:50000 > 10.0.0.2:22 3 packets 180 bytes`.
-fn line(row: &Map<String, Value>) -> String {
-    let of = |key: &str| text(row.get(key)).map(|text| text.replace(char::is_control, " "));
-    let time = of("__time__")
-        .and_then(|time| OffsetDateTime::from_unix_timestamp(time.parse().ok()?).ok());
-    let time = time.map(|time| {
-        format!(
-            "{:02}:{:02}:{:02}",
-            time.hour(),
-            time.minute(),
-            time.second()
-        )
-    });
-    let end = |address: &str, port: &str| {
-        Some(match (of(address)?, of(port)) {
-            (address, Some(port)) if address.contains(':') => format!("[{address}]:{port}"),
-            (address, Some(port)) => format!("{address}:{port}"),
-            (address, None) => address,
-        })
-    };
-    let ends = end("srcaddr", "srcport")
-        .zip(end("dstaddr", "dstport"))
-        .map(|(source, destination)| format!("{source} > {destination}"));
-    let counts = of("packets")
-        .zip(of("bytes"))
-        .map(|(packets, bytes)| format!("{packets} packets {bytes} bytes"));
-    // What has no action says by its status what it is.
-    let said = of("action").or_else(|| of("log-status"));
-    let parts = [
-        time,
-        of("eni-id"),
-        of("direction"),
-        said,
-        of("protocol"),
-        ends,
-        counts,
-    ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -170,6 +156,7 @@ mod tests {
             Line::try_parse_from(fixed.iter().chain(line))
                 .unwrap_or_else(|error| panic!("{error}"))
                 .options,
+            RecordForm::Table,
         )
     }
 
@@ -211,7 +198,10 @@ mod tests {
                 && asked.ends_with("ORDER BY __seq__ DESC LIMIT 2"),
             "{asked}"
         );
-        assert_eq!(lines, ["14:09:35 eni-7 NODATA", "14:09:35 eni-9 NODATA"]);
+        assert_eq!(
+            lines,
+            [7, 9].map(|eni| format!("14:09:35  eni-{eni}  -  NODATA  -  -  -  -  -"))
+        );
         let (asked, lines, more) = step(&mut tail, &[]);
         assert!(
             asked.contains("WHERE __seq__ > 9 ORDER BY __seq__ LIMIT 1000"),
@@ -236,17 +226,19 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_what_the_record_has() {
-        let row = json!({
-            "__time__": "50975", "eni-id": "eni-1", "direction": "in", "action": "ACCEPT", "protocol": "6", "srcaddr": "fd00::1", "srcport": "50000",
-            "dstaddr": "10.0.0.2", "dstport": "22", "packets": "3", "bytes": "180", "log-status": "OK",
-        });
-        let Value::Object(row) = row else {
-            unreachable!()
+    fn json_has_what_the_record_has() {
+        let mut tail = tail(&[]);
+        tail.form = RecordForm::Json;
+        let ask = |_: &GetLogs| {
+            let meta = json!({"progress": "Complete", "keys": ["__seq__", "packets", "action"], "columnTypes": ["bigint", "bigint", "varchar"]});
+            let rows = [json!({"__seq__": "5", "packets": "3", "action": null})];
+            Ok::<_, std::io::Error>(
+                serde_json::from_value(json!({"meta": meta, "data": rows})).unwrap(),
+            )
         };
-        assert_eq!(
-            line(&row),
-            "14:09:35 eni-1 in ACCEPT 6 [fd00::1]:50000 > 10.0.0.2:22 3 packets 180 bytes"
-        );
+        let mut out = Vec::new();
+        tail.step(Duration::from_secs(100_000), ask, &mut out)
+            .unwrap();
+        assert_eq!(out, b"{\"packets\":3}\n");
     }
 }

@@ -2,6 +2,8 @@
 use std::io::Write;
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
 use super::form::{self, AnswerForm};
 use super::{GetLogs, Logs, LogstoreOptions};
 
@@ -33,7 +35,7 @@ pub(in crate::cli) struct TopOptions {
     /// How many talkers.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
-    /// Show them once, and end.
+    /// Show them once, and end, as where there is no terminal.
     #[arg(long)]
     pub(in crate::cli) once: bool,
     /// Which records count, as in 'action:REJECT and dstport:22'.
@@ -60,19 +62,59 @@ impl TopBy {
     }
 }
 
+/// Lines of a terminal that are not a talker's: title, header, and the one with the cursor.
+const OTHER_LINES: u16 = 3;
+
 /// Asks for the talkers, and writes them. `now` is since 1970; `ask` asks the service.
 ///
 /// # Errors
 /// That of `ask`, and that the answer cannot be written.
 pub(in crate::cli) fn top<E: From<std::io::Error>>(
     options: &TopOptions,
+    form: AnswerForm,
     now: Duration,
     ask: impl FnOnce(&GetLogs) -> Result<Logs, E>,
     out: &mut impl Write,
 ) -> Result<(), E> {
     let found = ask(&request(options, now))?;
-    form::write(&found, AnswerForm::Table, out)?;
+    form::write(&found, form, None, out)?;
     Ok(())
+}
+
+impl TopOptions {
+    /// With no more talkers than a terminal of so many lines has room for.
+    pub(in crate::cli) fn within(mut self, lines: Option<u16>) -> Self {
+        if let Some(lines) = lines {
+            let room = lines.saturating_sub(OTHER_LINES).max(1);
+            self.limit = self.limit.min(room);
+        }
+        self
+    }
+
+    /// What stands above the table, in place of what the terminal showed.
+    pub(in crate::cli) fn title(&self, now: Duration) -> String {
+        let LogstoreOptions { project, logstore } = &self.logstore;
+        let last = humantime::format_duration(self.last);
+        let seconds = i64::try_from(now.as_secs()).unwrap_or_default();
+        let clock = OffsetDateTime::from_unix_timestamp(seconds)
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+            .to_hms();
+        let (hour, minute, second) = clock;
+        let search = match self.search.as_str() {
+            "*" => String::new(),
+            search => format!(" · {search}"),
+        };
+        format!(
+            "{project}/{logstore} · the last {last} until {hour:02}:{minute:02}:{second:02} UTC{search} · Ctrl-C ends"
+        )
+    }
+}
+
+/// A screen in place of the one before: what is longer there is cleared line by line, so that nothing flickers.
+pub(in crate::cli) fn screen(title: &str, table: &str) -> String {
+    let lines = std::iter::once(title).chain(table.lines());
+    let lines: String = lines.map(|line| format!("{line}\x1b[K\n")).collect();
+    format!("\x1b[H{lines}\x1b[J")
 }
 
 fn request(options: &TopOptions, now: Duration) -> GetLogs {
@@ -129,7 +171,8 @@ mod tests {
                 Ok::<_, std::io::Error>(Logs::default())
             };
             let mut out = Vec::new();
-            top(&options, Duration::from_secs(10_000), ask, &mut out).unwrap();
+            let now = Duration::from_secs(10_000);
+            top(&options, AnswerForm::Table, now, ask, &mut out).unwrap();
             assert_eq!(out, b"Nothing was found.\n");
             assert_eq!((asked.from, asked.to), (9401, 10_001));
             check(&asked.query).unwrap();
@@ -140,5 +183,27 @@ mod tests {
                     && asked.query.ends_with("LIMIT 5")
             );
         }
+    }
+
+    #[test]
+    fn a_screen_has_a_title_and_as_many_talkers_as_there_is_room_for() {
+        let line = ["x", "--project", "project-1", "--logstore", "logstore-1"];
+        let options = |more: &[&str]| {
+            Line::try_parse_from(line.iter().chain(more))
+                .unwrap()
+                .options
+        };
+        let title = options(&["--last", "90s", "action:REJECT"]).title(Duration::from_secs(50_975));
+        assert_eq!(
+            title,
+            "project-1/logstore-1 · the last 1m 30s until 14:09:35 UTC · action:REJECT · Ctrl-C ends"
+        );
+        for (lines, talkers) in [(None, 20), (Some(100), 20), (Some(10), 7), (Some(2), 1)] {
+            assert_eq!(options(&[]).within(lines).limit, talkers);
+        }
+        assert_eq!(
+            screen("title", "a\nb\n"),
+            "\x1b[Htitle\x1b[K\na\x1b[K\nb\x1b[K\n\x1b[J"
+        );
     }
 }

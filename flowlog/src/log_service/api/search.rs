@@ -88,6 +88,7 @@ impl Asked {
                 "whereQuery": search,
                 "aggQuery": sql,
                 "keys": found.columns(),
+                "columnTypes": found.column_types(),
                 "isAccurate": true,
                 "mode": 0,
             },

@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::{Map, Value};
@@ -43,6 +43,18 @@ impl QueryResult {
             .map(|index| self.names[index].clone());
         let own: BTreeSet<String> = self.others().map(|(_, key, _)| key).collect();
         of_their_own.chain(own).collect()
+    }
+
+    /// The types of the columns in the product's words, in the order of [`Self::columns`].
+    #[must_use]
+    pub fn column_types(&self) -> Vec<&'static str> {
+        let shown = (0..self.names.len()).filter(|index| self.is_shown(*index));
+        let mut types: Vec<_> = shown
+            .map(|index| product_type(self.schema.field(index).data_type()))
+            .collect();
+        // The client's own fields are texts.
+        types.resize(self.columns().len(), product_type(&DataType::Utf8));
+        types
     }
 
     /// The rows as objects whose values are texts. What a row of a search does not have is left out; in SQL, NULL is null.
@@ -123,6 +135,17 @@ impl QueryResult {
                     })
             })
         })
+    }
+}
+
+/// What a type is called in the product.
+fn product_type(data_type: &DataType) -> &'static str {
+    match data_type {
+        DataType::Boolean => "boolean",
+        DataType::Timestamp(..) => "timestamp",
+        integer if integer.is_integer() => "bigint",
+        number if number.is_numeric() => "double",
+        _ => "varchar",
     }
 }
 

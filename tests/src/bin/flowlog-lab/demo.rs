@@ -2,18 +2,22 @@
 use std::{
     io::{self, Write as _},
     process::{ExitCode, ExitStatus},
-    thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use nix::sys::signal::{SigSet, Signal};
-use tokio::{
-    signal::unix::{self, SignalKind},
-    time::timeout,
-};
+use tokio::time::{sleep_until, timeout};
 
-use crate::{DemoArguments, Output, agent::Agent, agent::Files, map, traffic::Traffic, vpc::Vpc};
+use crate::{
+    DemoArguments, Output,
+    agent::{Agent, Files},
+    ask::{self, FirstAnswer},
+    map,
+    service::Service,
+    signals::{Event, Signals, shielded},
+    traffic::Traffic,
+    vpc::Vpc,
+};
 
 /// How long the agent may take to write its last window.
 const END_LIMIT: Duration = Duration::from_secs(15);
@@ -47,19 +51,35 @@ async fn demo(arguments: &DemoArguments) -> Result<ExitCode> {
     }
     // Before anything is made that would have to be taken down.
     let mut signals = Signals::new().context("cannot handle signals")?;
-    let lab = shielded(|| -> Result<_> {
-        let vpc = Vpc::create()?;
-        let files = Files::write(&vpc)?;
-        Ok((vpc, files))
-    })?;
-    let result = if signals.end_came().await {
-        Ok(ExitCode::SUCCESS)
-    } else {
-        follow(arguments, &lab.0, &lab.1, &mut signals).await
-    };
+    let lab = shielded(|| -> Result<_> { Ok((Vpc::create()?, Files::create()?)) })?;
+    let result = furnished(arguments, &lab, &mut signals).await;
     shielded(|| drop(lab));
     say("everything is taken down again");
     result
+}
+
+/// Starts the service, and the agent that delivers to it. When they end, it is the service's turn last.
+async fn furnished(
+    arguments: &DemoArguments,
+    (vpc, files): &(Vpc, Files),
+    signals: &mut Signals,
+) -> Result<ExitCode> {
+    if signals.end_came().await {
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Not shielded: it would not hear when it is to end.
+    let service = Service::start(&arguments.flowlog, files)?;
+    if signals.end_came().await {
+        return Ok(ExitCode::SUCCESS);
+    }
+    files.configure(vpc, &service)?;
+    introduce(arguments, files, &service);
+    let code = follow(arguments, vpc, files, &service, signals).await?;
+    // The agent has delivered all by now.
+    if arguments.output == Output::Table {
+        ask::show(&service, ask::TALKERS);
+    }
+    Ok(code)
 }
 
 /// Runs agent and traffic until the agent ends, by itself or because we are told to end.
@@ -67,27 +87,39 @@ async fn follow(
     arguments: &DemoArguments,
     vpc: &Vpc,
     files: &Files,
+    service: &Service,
     signals: &mut Signals,
 ) -> Result<ExitCode> {
-    introduce(arguments, files);
     let mut agent = Agent::start(arguments, files)?;
     let traffic = shielded(|| Traffic::start(vpc))?;
+    let mut first_answer = FirstAnswer::new(Instant::now(), arguments.output);
     let mut told_to_end = false;
     let status = loop {
         if let Some(status) = agent.ended() {
             break status;
         }
-        if signals.next().await == Event::End {
-            told_to_end = true;
-            agent.ask_to_end();
-            match timeout(END_LIMIT, agent_end(&mut agent, signals)).await {
-                Ok(status) => break status,
-                Err(_) => say("the agent takes long to end: waiting for it"),
-            }
+        tokio::select! {
+            () = until(first_answer.next_look()) => first_answer.look(service, Instant::now()),
+            event = signals.next() => if event == Event::End {
+                told_to_end = true;
+                agent.ask_to_end();
+                match timeout(END_LIMIT, agent_end(&mut agent, signals)).await {
+                    Ok(status) => break status,
+                    Err(_) => say("the agent takes long to end: waiting for it"),
+                }
+            },
         }
     };
     shielded(|| drop(traffic));
     Ok(exit_code(status, told_to_end))
+}
+
+/// Waits until then; for ever, if there is no such moment.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn agent_end(agent: &mut Agent, signals: &mut Signals) -> ExitStatus {
@@ -109,7 +141,7 @@ fn exit_code(status: ExitStatus, told_to_end: bool) -> ExitCode {
     }
 }
 
-fn introduce(arguments: &DemoArguments, files: &Files) {
+fn introduce(arguments: &DemoArguments, files: &Files, service: &Service) {
     let legend = match arguments.output {
         Output::Table => map::LEGEND,
         Output::Json | Output::Text => "",
@@ -120,74 +152,13 @@ fn introduce(arguments: &DemoArguments, files: &Files) {
     };
     let _ = write!(
         io::stderr().lock(),
-        "{}{}{legend}\n  Records come every {} of the clock. {end} Nothing is left behind.\n  \
-         Meanwhile, in another terminal: {} interfaces --config {}\n",
+        "{}{}{legend}{}    {} status --config {}\n\n  \
+         Records come every {} of the clock. {end} Nothing is left behind.\n",
         map::MAP,
         map::TRAFFIC,
-        arguments.window,
+        ask::hints(service),
         arguments.agent.display(),
         files.configuration_path().display(),
+        arguments.window,
     );
-}
-
-#[derive(PartialEq, Eq)]
-enum Event {
-    /// A child has ended: the agent, or an `ip`.
-    Child,
-    /// We are told to end.
-    End,
-}
-
-struct Signals {
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
-    hangup: unix::Signal,
-    child: unix::Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: unix::signal(SignalKind::interrupt())?,
-            terminate: unix::signal(SignalKind::terminate())?,
-            hangup: unix::signal(SignalKind::hangup())?,
-            child: unix::signal(SignalKind::child())?,
-        })
-    }
-
-    async fn next(&mut self) -> Event {
-        tokio::select! {
-            _ = self.interrupt.recv() => Event::End,
-            _ = self.terminate.recv() => Event::End,
-            _ = self.hangup.recv() => Event::End,
-            _ = self.child.recv() => Event::Child,
-        }
-    }
-
-    /// Whether we have been told to end already.
-    async fn end_came(&mut self) -> bool {
-        loop {
-            match timeout(Duration::ZERO, self.next()).await {
-                Ok(Event::End) => return true,
-                Ok(Event::Child) => {}
-                Err(_) => return false,
-            }
-        }
-    }
-}
-
-/// Does work that starts programs which Ctrl-C must not reach, for it reaches all programs of the terminal: the lab is made and
-/// taken down by `ip`. The programs inherit the thread's mask.
-fn shielded<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let shield = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-    thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            // It fails for no valid set.
-            let _ = shield.thread_block();
-            work()
-        });
-        thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }

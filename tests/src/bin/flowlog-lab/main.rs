@@ -1,15 +1,21 @@
-//! `flowlog-lab`: a small VPC in network namespaces, with traffic, and the agent on it. `cargo xtask build-and-run` runs its demo.
+//! `flowlog-lab`: a small VPC in network namespaces, with traffic, the agent on it, and a service that keeps the records. `cargo xtask
+//! build-and-run` runs its demo.
 mod agent;
+mod ask;
 mod demo;
 mod map;
+mod program;
+mod service;
+mod signals;
 mod traffic;
 mod vpc;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-/// A lab for Flowlog: network namespaces that it makes itself, ordinary traffic between them, and the agent on their interfaces.
+/// A lab for Flowlog: network namespaces that it makes itself, ordinary traffic between them, the agent on their interfaces, and a service
+/// with the records.
 #[derive(Debug, Parser)]
 #[command(name = "flowlog-lab", version)]
 struct Cli {
@@ -19,8 +25,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Make a VPC of three VMs, let them talk, and show what the agent records, until Ctrl-C. Nothing is left behind. Needs root.
+    /// Make a VPC of three VMs, let them talk, show what the agent records and ask the service for it, until Ctrl-C. Nothing is left
+    /// behind. Needs root.
     Demo(DemoArguments),
+    /// Become a program that ends when its parent does.
+    #[command(name = program::GUARD, hide = true)]
+    Guarded {
+        /// Process id of the parent.
+        #[arg(long, value_name = "PID")]
+        parent: u32,
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<OsString>,
+    },
 }
 
 /// Options of `flowlog-lab demo`.
@@ -29,6 +46,9 @@ struct DemoArguments {
     /// The program `flowlog-agent`.
     #[arg(long, value_name = "PATH")]
     agent: PathBuf,
+    /// The program `flowlog`.
+    #[arg(long, value_name = "PATH")]
+    flowlog: PathBuf,
     /// End after this many windows, instead of at Ctrl-C.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     windows: Option<u64>,
@@ -41,7 +61,7 @@ struct DemoArguments {
 }
 
 /// How records are shown.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
     /// One JSON object a line.
     Json,
@@ -63,8 +83,16 @@ impl Output {
 }
 
 fn main() -> ExitCode {
-    let Task::Demo(arguments) = Cli::parse().command;
-    demo::run(&arguments)
+    match Cli::parse().command {
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Guarded { parent, words } => match program::become_guarded(parent, &words) {
+            Ok(never) => match never {},
+            Err(error) => {
+                demo::say(&format!("{error:#}"));
+                ExitCode::FAILURE
+            }
+        },
+    }
 }
 
 /// Checks the form of a window's length here, so that a slip is told before the lab is made.

@@ -17,7 +17,7 @@ pub(crate) const MAP: &str = "
 /// What goes on in it.
 pub(crate) const TRAFFIC: &str = "
   web → app   HTTP over IPv4 and IPv6, DNS
-  web → db    ping, a telnet that is refused
+  web → db    ping, a telnet that is refused, and SSH, which db's security group rejects
   app → db    SQL, an SCTP packet that is refused by ICMP
   app → web   IPv6 ping, a syslog message in fragments
   db  → web   a backup of 8 MB every 15 s

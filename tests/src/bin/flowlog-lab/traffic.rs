@@ -19,6 +19,9 @@ const QUIET: Duration = Duration::from_secs(1);
 /// How long one answer is awaited.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long an answer is awaited that is not to come.
+const SILENCE: Duration = Duration::from_millis(500);
+
 /// One round of a conversation, and what it is.
 struct Talk {
     what: &'static str,
@@ -126,6 +129,7 @@ fn talks(vpc: &Vpc) -> Result<Vec<Talk>> {
         talk("ping", 500, 1000, ping(web, v4(db, 0).ip())),
         talk("IPv6 ping", 700, 1000, ping(app, v6(web, 0).ip())),
         talk("refused connection", 1200, 5000, refused(web, v4(db, 23))),
+        talk("rejected connection", 1400, 5000, rejected(web, v4(db, 22))),
         talk("syslog", 1600, 5000, syslog(app, web, v4(web, 514))),
         talk("SCTP", 2000, 5000, sctp(app, db)?),
         talk("backup", 3500, 15_000, backup(db, web, v4(web, 873))),
@@ -195,6 +199,26 @@ fn refused(client: &Vm, address: SocketAddr) -> Round {
         move || match client.enter(|| TcpStream::connect_timeout(&address, ANSWER_LIMIT))? {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
             Err(error) => Err(failed("be refused")(error)),
+            Ok(_) => Err(Error::Invalid(format!("{address} accepts connections"))),
+        },
+    )
+}
+
+/// A SYN that the security group of the server drops: nothing answers.
+fn rejected(client: &Vm, address: SocketAddr) -> Round {
+    let client = client.namespace.clone();
+    Box::new(
+        move || match client.enter(|| TcpStream::connect_timeout(&address, SILENCE))? {
+            // Refused it is while no agent enforces the group yet.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::TimedOut | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(failed("be rejected")(error)),
             Ok(_) => Err(Error::Invalid(format!("{address} accepts connections"))),
         },
     )

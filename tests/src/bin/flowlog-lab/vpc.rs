@@ -11,6 +11,12 @@ use flowlog_tests::{
 /// The VPC's id, which the demo's flow log captures.
 pub(crate) const VPC_ID: &str = "vpc-lab";
 
+/// The account of its ENIs.
+pub(crate) const ACCOUNT_ID: &str = "100000000001";
+
+/// The region of its ENIs.
+pub(crate) const REGION: &str = "lab";
+
 /// Name of the interface inside each VM.
 pub(crate) const GUEST_DEVICE: &str = "eth0";
 
@@ -29,6 +35,8 @@ pub(crate) struct VmPlan {
     pub(crate) host: u8,
     /// The agent captures the ENI on the router's end of its wire, as a hypervisor does, instead of inside the VM.
     pub(crate) host_side: bool,
+    /// The security group that is enforced at its ENI.
+    pub(crate) security_group: Option<&'static str>,
 }
 
 /// The three VMs.
@@ -40,6 +48,7 @@ pub(crate) const VMS: [VmPlan; 3] = [
         vswitch: 1,
         host: 10,
         host_side: false,
+        security_group: None,
     },
     VmPlan {
         name: "app",
@@ -48,6 +57,7 @@ pub(crate) const VMS: [VmPlan; 3] = [
         vswitch: 2,
         host: 10,
         host_side: false,
+        security_group: None,
     },
     VmPlan {
         name: "db",
@@ -56,6 +66,7 @@ pub(crate) const VMS: [VmPlan; 3] = [
         vswitch: 2,
         host: 20,
         host_side: true,
+        security_group: Some("sg-db"),
     },
 ];
 
