@@ -26,6 +26,8 @@ const MAX_BUCKETS: usize = 1_000_000;
 
 /// Tokens that a request takes.
 const REQUEST: u64 = 1000;
+/// Tokens that a put of logs takes: a client sends many, and what they bring is bounded by their bytes.
+const PUT: u64 = REQUEST / 20;
 
 impl Rates {
     /// Full buckets of the configured size.
@@ -43,6 +45,18 @@ impl Rates {
     /// # Errors
     /// [`Code::Throttling`] where it is empty.
     pub fn take(&self, key_id: &str, now: Moment) -> Result<(), ApiError> {
+        self.take_tokens(key_id, now, REQUEST)
+    }
+
+    /// Takes a put of logs from the key's bucket, which has room for twenty times as many of them.
+    ///
+    /// # Errors
+    /// [`Code::Throttling`] where it is empty.
+    pub fn take_put(&self, key_id: &str, now: Moment) -> Result<(), ApiError> {
+        self.take_tokens(key_id, now, PUT)
+    }
+
+    fn take_tokens(&self, key_id: &str, now: Moment, tokens: u64) -> Result<(), ApiError> {
         let full = self.at_once.saturating_mul(REQUEST);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MAX_BUCKETS {
@@ -67,7 +81,7 @@ impl Rates {
             .saturating_add(passed_ms.saturating_mul(self.per_second));
         bucket.tokens = filled.min(full);
         bucket.filled = now;
-        if let Some(left) = bucket.tokens.checked_sub(REQUEST) {
+        if let Some(left) = bucket.tokens.checked_sub(tokens) {
             bucket.tokens = left;
             return Ok(());
         }
@@ -99,5 +113,7 @@ mod tests {
         assert!(!takes("a", 99) && takes("a", 100) && !takes("a", 100));
         assert!(!takes("a", 50), "a clock that goes back fills nothing");
         assert!(takes("a", 10_000) && takes("a", 10_000) && !takes("a", 10_000));
+        let puts = (0..100).filter(|_| rates.take_put("c", Moment(0)).is_ok());
+        assert_eq!(puts.count(), 40, "twenty for each request");
     }
 }

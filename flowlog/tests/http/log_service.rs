@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::Request;
 use flowlog::log_service::api::look_after;
 use flowlog::log_service::catalogue;
+use flowlog::serve::config::Config;
 use flowlog::serve::service::{Caller, Context, Role};
 use flowlog_model::log_group::{Content, Log, LogGroup, MAX_RAW_BYTES, compress};
 use flowlog_model::signature::encoding;
@@ -93,7 +94,11 @@ fn code(answered: &Answered) -> (u16, &str) {
 
 /// A rig with `project-1` and `flows` in it, which is searched.
 async fn rig() -> (Rig, Key) {
-    let rig = Rig::new();
+    rig_with(Config::default()).await
+}
+
+async fn rig_with(config: Config) -> (Rig, Key) {
+    let rig = Rig::with(config);
     let key = rig.key(Role::Administrator);
     for (host, target, body) in [
         (
@@ -310,4 +315,38 @@ async fn a_removal_that_was_interrupted_is_finished() {
     let index = call("POST", "project-1.h", "/logstores/flows/index").json(&json!({ "line": {} }));
     assert_eq!(index.send(&rig, &key).await.status, 200);
     assert_eq!(found(&rig, &key).await, 0);
+}
+
+#[tokio::test]
+async fn requests_count_against_the_rate_of_their_key() {
+    let config = Config {
+        requests_per_second: 1,
+        requests_at_once: 5,
+        ..Config::default()
+    };
+    // Three of the five requests at once make project, logstore and index.
+    let (rig, key) = rig_with(config).await;
+    let get = || call("GET", "project-1.h", "/logstores/flows");
+    for _ in 0..2 {
+        assert_eq!(code(&get().send(&rig, &key).await), (200, "OK"));
+    }
+    let refused = get().send(&rig, &key).await;
+    assert_eq!(code(&refused), (403, "ReadQuotaExceed"));
+    let refused = call("GET", "project-1.h", "/no/such")
+        .send(&rig, &key)
+        .await;
+    assert_eq!(code(&refused), (403, "ReadQuotaExceed"));
+    let refused = put(&rig, &["a"]).send(&rig, &key).await;
+    assert_eq!(code(&refused), (403, "WriteQuotaExceed"));
+    let other = rig.key(Role::Administrator);
+    assert_eq!(code(&get().send(&rig, &other).await), (200, "OK"));
+    // A put takes a twentieth of a request.
+    rig.advance(1000);
+    for _ in 0..20 {
+        assert_eq!(put(&rig, &["a"]).send(&rig, &key).await.status, 200);
+    }
+    let refused = put(&rig, &["a"]).send(&rig, &key).await;
+    assert_eq!(code(&refused), (403, "WriteQuotaExceed"));
+    rig.advance(1000);
+    assert_eq!(found(&rig, &key).await, 20);
 }

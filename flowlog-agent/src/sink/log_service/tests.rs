@@ -218,3 +218,30 @@ fn long_records_make_more_puts_of_a_batch() {
     assert_eq!(puts[0].2 + puts[1].2, 4096);
     assert_eq!(puts[1].3, puts[0].2.to_string());
 }
+
+/// Also what is refused for good, as it seems, is kept and tried again: a project may be made, a key be given the right.
+#[test]
+fn a_window_that_is_refused_is_put_again_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("key.json");
+    fs::write(&key_file, r#"{"id": "id", "secret": "secret"}"#).unwrap();
+    fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).unwrap();
+    let (url, answered) = listen(&[404, 400, 401, 403, 500, 200]);
+    let mut sink = sink(&url, &key_file);
+    let window = window(3, 0);
+    for _ in 0..5 {
+        assert_eq!(
+            deliver(&mut sink, &window),
+            Err("Too much (ServerBusy)".to_owned())
+        );
+    }
+    assert_eq!(deliver(&mut sink, &window).unwrap().records, 3);
+    let puts = answered.join().unwrap();
+    assert_eq!(puts.len(), 6);
+    for (_, batch, records, start) in &puts {
+        assert_eq!(
+            (batch.as_str(), *records, start.as_str()),
+            ("fl-1-5f-60-7-0", 3, "0")
+        );
+    }
+}

@@ -69,9 +69,9 @@ codes! {
     SignatureNotMatch = UNAUTHORIZED;
     /// The access key is unknown or may not do this, or the project is another account's.
     Unauthorized = UNAUTHORIZED;
-    /// Logs are not taken for now.
+    /// Logs are not taken for now: the disk is full, or the key puts too often.
     WriteQuotaExceed = FORBIDDEN;
-    /// There are too many queries for now.
+    /// There are too many queries for now, or the key makes too many requests.
     ReadQuotaExceed = FORBIDDEN;
     /// There are as many projects or logstores as are allowed.
     QuotaExceed = FORBIDDEN;

@@ -17,6 +17,9 @@ const MAX_REMOVED: u32 = 10_000;
 /// Days that logs are kept for where the client says nothing.
 const DEFAULT_TTL_DAYS: u32 = 30;
 
+/// The most keys of an index: SQL has a column for each.
+const MAX_INDEX_KEYS: usize = 500;
+
 /// What clients set of a logstore and read back, with what is answered where they have not set it. It makes no difference here.
 const OPTIONS: [(&str, Value); 6] = [
     ("enable_tracking", Value::Bool(false)),
@@ -309,6 +312,12 @@ fn index(body: &[u8]) -> Result<Value, LogError> {
         line.entry("token").or_insert_with(tokens);
     }
     if let Some(Value::Object(keys)) = index.get_mut("keys") {
+        if keys.len() > MAX_INDEX_KEYS {
+            return Err(invalid(format!(
+                "The index has {} keys, and allowed are {MAX_INDEX_KEYS}.",
+                keys.len()
+            )));
+        }
         for (name, key) in keys {
             let Value::Object(key) = key else {
                 return Err(invalid(format!(
@@ -362,6 +371,17 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn an_index_has_so_many_keys_and_no_more() {
+        let sent = |count: usize| {
+            let keys = (0..count).map(|key| (format!("k{key}"), json!({})));
+            let keys: Map<String, Value> = keys.collect();
+            index(json!({ "keys": keys }).to_string().as_bytes()).map_err(|error| error.code())
+        };
+        assert!(sent(MAX_INDEX_KEYS).is_ok());
+        assert_eq!(sent(MAX_INDEX_KEYS + 1), Err(Code::PostBodyInvalid));
     }
 
     #[test]

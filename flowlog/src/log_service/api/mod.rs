@@ -31,7 +31,7 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use flowlog_model::log_group::{MAX_RAW_BYTES, compress};
+use flowlog_model::log_group::compress;
 use flowlog_model::signature::encoding::{self, Parameter};
 use rusqlite::Transaction;
 use serde::Serialize;
@@ -47,6 +47,7 @@ use super::store::{Store, StoreConfig, StoreError};
 use super::types::LogstoreKey;
 use crate::serve::error::ApiError;
 use crate::serve::http::{App, Observed};
+use crate::serve::moment::Moment;
 use crate::serve::service::{Context, Need, Role, access_keys};
 use put::{InHand, Put, Size};
 use target::{Call, LogstoreCall, Target};
@@ -94,10 +95,7 @@ impl LogService {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(folder: &Path) -> Result<Self, OpenError> {
-        let store = StoreConfig {
-            put_octets: MAX_RAW_BYTES,
-            ..StoreConfig::new(folder.join(LOGS_FOLDER))
-        };
+        let store = StoreConfig::new(folder.join(LOGS_FOLDER));
         Ok(Self {
             store: Arc::new(Store::open(store).await?),
             engine: Engine::new(EngineConfig::new(folder.join(SPILL_FOLDER)))?,
@@ -211,7 +209,16 @@ async fn answer(
     // Nobody else sets them before the answer.
     let _ = observed.key_id.set(caller.key_id.clone());
     let host = header_text(&parts.headers, header::HOST.as_str());
-    let target = Target::read(&parts.method, host, parts.uri.path(), &query)?;
+    let target = Target::read(&parts.method, host, parts.uri.path(), &query);
+    let is_put = matches!(
+        &target,
+        Ok(Target {
+            call: Call::Logstore(_, LogstoreCall::Put),
+            ..
+        })
+    );
+    take_rate(&app, &caller.key_id, now, is_put)?;
+    let target = target?;
     let _ = observed.action.set(target.call.name());
     let cx = Context {
         caller,
@@ -221,7 +228,6 @@ async fn answer(
         uptime_ms: (app.uptime)(),
     };
     check_role(&cx, &target.call)?;
-    let is_put = matches!(target.call, Call::Logstore(_, LogstoreCall::Put));
     let size = is_put.then(|| Size::read(&parts.headers)).transpose()?;
     // Until the answer.
     let _in_hand = size
@@ -241,6 +247,16 @@ async fn answer(
         Some(size) => asked.put(target, size).await,
         None => asked.call(target).await,
     }
+}
+
+/// Counts a request against the rate of its key, as those of the other faces are.
+fn take_rate(app: &App, key_id: &str, now: Moment, is_put: bool) -> Result<(), LogError> {
+    let (taken, code) = if is_put {
+        (app.rates.take_put(key_id, now), Code::WriteQuotaExceed)
+    } else {
+        (app.rates.take(key_id, now), Code::ReadQuotaExceed)
+    };
+    taken.map_err(|error| LogError::new(code, error.message()))
 }
 
 /// An agent puts, and does nothing else; a reader changes nothing.
@@ -388,24 +404,31 @@ pub async fn finish_removals(app: &App) -> Result<(), LogError> {
     }
     // Puts that saw the logstore before it was marked have come to their end when this is taken.
     drop(app.logs.puts.write().await);
+    let mut result = Ok(());
     for (project, logstore) in going {
-        let key = catalogue::key(&project, &logstore)?;
-        app.logs.store.drop_logstore(&key).await?;
-        let forget = move |state: &Transaction<'_>| catalogue::forget(state, &project, &logstore);
-        in_state(app, true, forget).await?;
+        // One that cannot be removed holds up no other.
+        result = result.and(finish_removal(app, project, logstore).await);
     }
-    Ok(())
+    result
+}
+
+async fn finish_removal(app: &App, project: String, logstore: String) -> Result<(), LogError> {
+    let key = catalogue::key(&project, &logstore)?;
+    app.logs.store.drop_logstore(&key).await?;
+    let forget = move |state: &Transaction<'_>| catalogue::forget(state, &project, &logstore);
+    in_state(app, true, forget).await
 }
 
 /// Looks after the store: flushes, compacts, and removes what is no longer kept. Called again and again, by one task.
 ///
 /// # Errors
-/// Of the state and the store.
+/// Of the state and the store: the first, after all has been tried.
 pub async fn look_after(app: &App) -> Result<(), LogError> {
-    finish_removals(app).await?;
+    // Where that fails, because the disk is full, it is what follows that makes room.
+    let removed = finish_removals(app).await;
     let retentions = in_state(app, false, catalogue::retentions).await?;
     let now = UNIX_EPOCH + Duration::from_millis((app.clock)().0.unsigned_abs());
     let ttl_days = |key: &LogstoreKey| retentions.get(key).copied();
     app.logs.store.maintain(now, ttl_days).await?;
-    Ok(())
+    removed
 }

@@ -16,7 +16,7 @@ use crate::serve::service::shown;
 
 /// The most that a client may ask for at a time.
 const MAX_COUNT: u64 = 1000;
-/// Logs that are read at a time.
+/// Logs that are read first; and where the client says no number, all.
 const STEP: usize = 100;
 /// When there are as many bytes, no more logs are added.
 const ENOUGH_BYTES: usize = 10 << 20;
@@ -83,9 +83,9 @@ impl Asked {
         while logs < count && bytes < ENOUGH_BYTES {
             // A cursor is a number of logs, so the end is so many logs ahead.
             let until_end = end.map_or(u64::MAX, |end| end.0.saturating_sub(cursor.0));
-            let step = STEP
+            let step = next_step(logs, bytes)
                 .min(count - logs)
-                .min(usize::try_from(until_end).unwrap_or(STEP));
+                .min(usize::try_from(until_end).unwrap_or(usize::MAX));
             if step == 0 {
                 break;
             }
@@ -113,6 +113,16 @@ impl Asked {
         headers.insert("x-log-cursor", cursor);
         Ok(answer)
     }
+}
+
+/// How many logs are read next, when so many with so many bytes were: as many as are enough if they are like those. Each step goes through
+/// the sequence numbers of a file.
+fn next_step(logs: usize, bytes: usize) -> usize {
+    let average = bytes
+        .checked_div(logs)
+        .unwrap_or(ENOUGH_BYTES / STEP)
+        .max(1);
+    (ENOUGH_BYTES.saturating_sub(bytes) / average).max(1)
 }
 
 /// A cursor as clients know it: the number in base64. The official client counts with it.
@@ -161,6 +171,14 @@ fn group(batch: LogBatch) -> LogGroup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_logs_are_read_as_are_enough() {
+        assert_eq!(next_step(0, 0), STEP);
+        assert_eq!(next_step(100, 100 * 250), (ENOUGH_BYTES - 25_000) / 250);
+        assert_eq!(next_step(9, 9 << 20), 1);
+        assert_eq!(next_step(9, 90 << 20), 1);
+    }
 
     #[test]
     fn cursors_are_numbers_in_base64() {

@@ -1,6 +1,8 @@
 //! The store's limits.
 use std::path::PathBuf;
 
+use flowlog_model::log_group::MAX_RAW_BYTES;
+
 /// What the store may use.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -32,7 +34,7 @@ impl StoreConfig {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
-            put_octets: 16 << 20,
+            put_octets: MAX_RAW_BYTES,
             queue_kib: 64 << 10,
             generation_octets: 96 << 20,
             memory_octets: 384 << 20,

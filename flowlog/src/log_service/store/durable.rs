@@ -39,14 +39,39 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
 
 /// Waits until what was made, renamed and removed beside the file is so on the disk.
 pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    super::failpoint::fails(path)?;
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
         _ => File::open(".")?.sync_all(),
     }
 }
 
+/// Why a file was not written in place of another.
+#[derive(Debug)]
+pub(super) struct NotWritten {
+    pub(super) error: io::Error,
+    /// It has its name, but which of the two is there after a loss of power is not known.
+    pub(super) in_doubt: bool,
+}
+
+impl NotWritten {
+    const fn before(error: io::Error) -> Self {
+        Self {
+            error,
+            in_doubt: false,
+        }
+    }
+}
+
+impl From<NotWritten> for io::Error {
+    fn from(not_written: NotWritten) -> Self {
+        not_written.error
+    }
+}
+
 /// Writes a file in place of the one that is there.
-pub(super) fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
+pub(super) fn write(path: &Path, octets: &[u8]) -> Result<(), NotWritten> {
     let temporary = temporary(path);
     let written = create(&temporary)
         .and_then(|mut file| {
@@ -56,9 +81,12 @@ pub(super) fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
         .and_then(|()| fs::rename(&temporary, path));
     if let Err(error) = written {
         let _ = fs::remove_file(&temporary);
-        return Err(error);
+        return Err(NotWritten::before(error));
     }
-    sync_folder_of(path)
+    sync_folder_of(path).map_err(|error| NotWritten {
+        error,
+        in_doubt: true,
+    })
 }
 
 /// Removes a file, if it is there.
@@ -70,12 +98,15 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Writes JSON with its checksum.
-pub(super) fn write_json<T: Serialize>(path: &Path, body: &T) -> io::Result<()> {
-    let mut text = serde_json::to_vec(body)?;
-    text.push(b'\n');
-    let checksum = crc32fast::hash(&text);
-    writeln!(text, "{checksum:08x}")?;
-    write(path, &text)
+pub(super) fn write_json<T: Serialize>(path: &Path, body: &T) -> Result<(), NotWritten> {
+    let text = || -> io::Result<Vec<u8>> {
+        let mut text = serde_json::to_vec(body)?;
+        text.push(b'\n');
+        let checksum = crc32fast::hash(&text);
+        writeln!(text, "{checksum:08x}")?;
+        Ok(text)
+    };
+    write(path, &text().map_err(NotWritten::before)?)
 }
 
 /// Reads JSON with its checksum.

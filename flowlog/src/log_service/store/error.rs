@@ -30,6 +30,14 @@ pub enum StoreError {
     /// The object store.
     #[error(transparent)]
     Objects(#[from] object_store::Error),
+    /// What was written has its name, and may have lost it after a loss of power.
+    #[error(
+        "the disk has failed in {what}, so that no segment and no file is removed until the service is started again"
+    )]
+    InDoubt {
+        /// What was written.
+        what: String,
+    },
     /// The writer has ended.
     #[error("the store is closed")]
     Closed,

@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use arrow::{array::RecordBatch, error::ArrowError};
+use arrow::{
+    array::{Array as _, RecordBatch},
+    error::ArrowError,
+};
 use bytes::Bytes;
 use flowlog_model::field::Field;
 use object_store::{
@@ -23,6 +26,7 @@ use parquet::{
 
 use super::{
     StoreError, durable,
+    maintenance::blocking,
     manifest::DataFile,
     order::Keys,
     schema::{SEQUENCE, column_name, schema},
@@ -69,16 +73,19 @@ impl Files {
     /// Writes a file, and waits until it is on the disk.
     pub(super) async fn write(&self, path: &ObjectPath, octets: Bytes) -> Result<(), StoreError> {
         self.objects.put(path, octets.into()).await?;
-        let path = self.folder.join(path.as_ref());
-        let sync = || -> io::Result<()> {
-            File::open(&path)?.sync_all()?;
-            // The folders of the hour and of the date may be new as well.
-            path.ancestors()
-                .skip(1)
-                .take_while(|folder| folder.starts_with(&self.folder))
-                .try_for_each(|folder| File::open(folder)?.sync_all())
-        };
-        sync().map_err(|error| StoreError::io("cannot write", &path, error))
+        let (path, top) = (self.folder.join(path.as_ref()), self.folder.clone());
+        blocking(move || {
+            let sync = || -> io::Result<()> {
+                File::open(&path)?.sync_all()?;
+                // The folders of the hour and of the date may be new as well.
+                path.ancestors()
+                    .skip(1)
+                    .take_while(|folder| folder.starts_with(&top))
+                    .try_for_each(|folder| File::open(folder)?.sync_all())
+            };
+            sync().map_err(|error| StoreError::io("cannot write", &path, error))
+        })
+        .await
     }
 
     pub(super) async fn read(&self, file: &DataFile) -> Result<Bytes, StoreError> {
@@ -209,6 +216,7 @@ impl Encoder {
                 min_sequence: u64::MAX,
                 max_sequence: 0,
                 made: 0,
+                memory_octets: 0,
             },
         })
     }
@@ -224,6 +232,9 @@ impl Encoder {
             self.file.max_sequence = self.file.max_sequence.max(sequence);
         }
         self.file.rows += batch.num_rows() as u64;
+        for column in batch.columns() {
+            self.file.memory_octets += column.to_data().get_slice_memory_size()? as u64;
+        }
         self.writer.write(batch)
     }
 

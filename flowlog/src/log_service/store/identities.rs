@@ -115,6 +115,6 @@ impl Identities {
     }
 
     pub(super) fn save(path: &Path, octets: &[u8]) -> io::Result<()> {
-        durable::write(path, octets)
+        Ok(durable::write(path, octets)?)
     }
 }

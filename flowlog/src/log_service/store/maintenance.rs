@@ -21,6 +21,10 @@ const SETTLED_SECONDS: u32 = 900;
 const FAN_IN: usize = 8;
 /// How many files become one at most.
 const MAX_INPUTS: usize = 64;
+/// Octets of logs in memory that become one file at most: a merge, or a query, may have all of them in memory at once where they are long.
+const MAX_MEMORY_OCTETS: u64 = 1 << 30;
+/// What a log is taken to have of them where that is not noted.
+const USUAL_OCTETS: u64 = 256;
 /// How many merges there are between two looks at what is to be flushed.
 const MAX_MERGES: usize = 64;
 
@@ -73,6 +77,9 @@ pub(super) async fn flush(shared: &Arc<Shared>, now: u32) -> Result<(), StoreErr
         result = result.and(flush_logstore(shared, key, generation, now).await);
     }
     result?;
+    if shared.is_in_doubt() {
+        return Err(in_doubt("manifests"));
+    }
     let Some(last) = generation.checked_sub(1) else {
         return Ok(());
     };
@@ -127,7 +134,12 @@ async fn flush_logstore(
     Ok(())
 }
 
-/// Writes files, and then the manifest that has them in place of others. If that fails, what was written is removed.
+fn in_doubt(what: impl Into<String>) -> StoreError {
+    StoreError::InDoubt { what: what.into() }
+}
+
+/// Writes files, and then the manifest that has them in place of others. If that fails, what was written is removed, unless the manifest may
+/// be there.
 async fn replace(
     shared: &Arc<Shared>,
     key: &LogstoreKey,
@@ -151,7 +163,7 @@ async fn replace(
         publish(shared, key, manifest, old).await
     }
     .await;
-    if written.is_err() {
+    if written.is_err() && !matches!(written, Err(StoreError::InDoubt { .. })) {
         for file in &new {
             let _ = shared.files.remove(&file.path).await;
         }
@@ -167,19 +179,30 @@ async fn publish(
     old: &[Arc<DataFile>],
 ) -> Result<(), StoreError> {
     let (manifests, of, saved) = (shared.manifests.clone(), key.clone(), manifest.clone());
-    blocking(move || {
-        manifests.save(&of, &saved).map_err(|error| StoreError::Io {
-            what: format!("cannot write the manifest of the logstore {of}"),
-            error,
+    let result = blocking(move || {
+        manifests.save(&of, &saved).map_err(|error| {
+            let what = format!("the manifest of the logstore {of}: {}", error.error);
+            if error.in_doubt {
+                return in_doubt(what);
+            }
+            StoreError::Io {
+                what: format!("cannot write the manifest of the logstore {of}"),
+                error: error.into(),
+            }
         })
     })
-    .await?;
-    failpoint::reached("manifest-written");
+    .await;
+    match &result {
+        Ok(()) => failpoint::reached("manifest-written"),
+        Err(StoreError::InDoubt { .. }) => shared.doubt(),
+        Err(_) => return result,
+    }
+    // It is what is read from now on, also if it is in doubt: otherwise its files would be written over.
     if let Some(logstore) = shared.state().logstores.get_mut(key) {
         shared.grow(-logstore.take_over(manifest));
     }
     shared.obsolete().extend(old.iter().cloned());
-    Ok(())
+    result
 }
 
 /// Lets go of the hours that are older than the retention.
@@ -227,7 +250,12 @@ async fn compact(shared: &Arc<Shared>, key: &LogstoreKey, now: u32) -> Result<bo
             inputs.push(shared.files.read(file).await?);
         }
         let hour = old.first().map_or(0, |file| file.hour);
-        let merged = blocking(move || merge::merge(hour, inputs)).await?;
+        let longest = old
+            .iter()
+            .map(|file| memory_octets(file) / file.rows.max(1))
+            .max();
+        let chunk_rows = merge::chunk_rows(longest.unwrap_or_default());
+        let merged = blocking(move || merge::merge(hour, inputs, chunk_rows)).await?;
         failpoint::reached("merged");
         replace(shared, key, &manifest, &old, vec![merged], now).await?;
         failpoint::reached("compacted");
@@ -239,7 +267,9 @@ async fn compact(shared: &Arc<Shared>, key: &LogstoreKey, now: u32) -> Result<bo
 /// The files that are to become one: all of an hour that is complete and quiet; else some of about the same size.
 fn choose(files: &[Arc<DataFile>], file_rows: u64, now: u32) -> Option<Vec<Arc<DataFile>>> {
     let mut hours: BTreeMap<u32, Vec<&Arc<DataFile>>> = BTreeMap::new();
-    for file in files.iter().filter(|file| file.rows < file_rows / 2) {
+    let is_small =
+        |file: &DataFile| file.rows < file_rows / 2 && memory_octets(file) < MAX_MEMORY_OCTETS / 2;
+    for file in files.iter().filter(|file| is_small(file)) {
         hours.entry(file.hour).or_default().push(file);
     }
     hours.into_iter().find_map(|(hour, mut files)| {
@@ -268,18 +298,26 @@ fn choose(files: &[Arc<DataFile>], file_rows: u64, now: u32) -> Option<Vec<Arc<D
     })
 }
 
+fn memory_octets(file: &DataFile) -> u64 {
+    match file.memory_octets {
+        0 => file.rows.saturating_mul(USUAL_OCTETS),
+        octets => octets,
+    }
+}
+
 /// As many as may become one, if those are enough.
 fn some_of<'a>(
     files: impl Iterator<Item = &'a Arc<DataFile>>,
     file_rows: u64,
     least: usize,
 ) -> Option<Vec<Arc<DataFile>>> {
-    let mut rows = 0;
+    let (mut rows, mut octets) = (0, 0_u64);
     let chosen: Vec<_> = files
         .take(MAX_INPUTS)
         .take_while(|file| {
             rows += file.rows;
-            rows <= file_rows
+            octets = octets.saturating_add(memory_octets(file));
+            rows <= file_rows && octets <= MAX_MEMORY_OCTETS
         })
         .cloned()
         .collect();
@@ -288,6 +326,9 @@ fn some_of<'a>(
 
 /// Removes the files that no manifest names and no snapshot needs any more.
 pub(super) async fn remove_obsolete(shared: &Shared) -> Result<(), StoreError> {
+    if shared.is_in_doubt() {
+        return Ok(());
+    }
     let unused: Vec<_> = {
         let mut obsolete = shared.obsolete();
         // A snapshot cannot begin to need a file that is in no manifest, so a count of 1 stays.
@@ -325,5 +366,50 @@ pub(super) async fn blocking<T: Send + 'static>(
             what: "the work was not finished".into(),
             error: std::io::Error::other(error.to_string()),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::path::Path;
+
+    use super::*;
+
+    /// A file of an hour that is long over.
+    fn file(number: u64, rows: u64, memory_octets: u64) -> Arc<DataFile> {
+        Arc::new(DataFile {
+            path: Path::from(format!("{number}.parquet")),
+            octets: 1000,
+            rows,
+            hour: 0,
+            min_time: 0,
+            max_time: 0,
+            min_sequence: 0,
+            max_sequence: 0,
+            made: 0,
+            memory_octets,
+        })
+    }
+
+    #[test]
+    fn files_of_long_logs_become_one_only_as_far_as_memory_goes() {
+        let chosen =
+            |files: &[Arc<DataFile>]| choose(files, 1 << 22, 1 << 30).map(|files| files.len());
+        let of =
+            |octets: u64| -> Vec<_> { (0..60).map(|number| file(number, 96, octets)).collect() };
+        assert_eq!(chosen(&of(96 * 100)), Some(60));
+        // A megabyte for each log.
+        assert_eq!(chosen(&of(96 << 20)), Some(10));
+        assert_eq!(chosen(&of(600 << 20)), None);
+        // What was not noted is what a record has.
+        assert_eq!(chosen(&of(0)), Some(60));
+        assert_eq!(
+            (
+                merge::chunk_rows(250),
+                merge::chunk_rows(1 << 20),
+                merge::chunk_rows(1 << 30)
+            ),
+            (8192, 8, 1)
+        );
     }
 }

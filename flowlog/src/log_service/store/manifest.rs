@@ -12,7 +12,7 @@ use std::{
 use object_store::path::Path as ObjectPath;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::durable;
+use super::durable::{self, NotWritten};
 use crate::log_service::types::LogstoreKey;
 
 const FORMAT: u32 = 1;
@@ -45,6 +45,9 @@ pub struct DataFile {
     pub max_sequence: u64,
     /// When it was made, in Unix seconds.
     pub made: u32,
+    /// Octets of its logs in memory; 0 if the manifest is from before this was noted.
+    #[serde(default)]
+    pub memory_octets: u64,
 }
 
 fn path_as_text<S: Serializer>(path: &ObjectPath, serializer: S) -> Result<S::Ok, S::Error> {
@@ -145,16 +148,19 @@ impl Manifests {
         Ok(Self { folder })
     }
 
-    fn path(&self, key: &LogstoreKey) -> PathBuf {
+    pub(super) fn path(&self, key: &LogstoreKey) -> PathBuf {
         self.folder
             .join(key.project.as_str())
             .join(format!("{}.json", key.logstore))
     }
 
-    pub(super) fn save(&self, key: &LogstoreKey, manifest: &Manifest) -> io::Result<()> {
+    pub(super) fn save(&self, key: &LogstoreKey, manifest: &Manifest) -> Result<(), NotWritten> {
         let path = self.path(key);
         if let Some(folder) = path.parent() {
-            durable::make_folder(folder)?;
+            durable::make_folder(folder).map_err(|error| NotWritten {
+                error,
+                in_doubt: false,
+            })?;
         }
         durable::write_json(&path, manifest)
     }

@@ -11,8 +11,18 @@ use super::{
     order::{self, Keys},
 };
 
-/// Rows that are gathered before they are encoded.
+/// Rows that are gathered before they are encoded, at most.
 const CHUNK_ROWS: usize = 8192;
+/// Octets of rows that are gathered before they are encoded, about: a log may have a megabyte.
+const CHUNK_OCTETS: u64 = 8 << 20;
+
+/// How many rows of so many octets are gathered.
+pub(super) fn chunk_rows(row_octets: u64) -> usize {
+    let rows = CHUNK_OCTETS / row_octets.max(1);
+    usize::try_from(rows)
+        .unwrap_or(usize::MAX)
+        .clamp(1, CHUNK_ROWS)
+}
 
 /// Makes a file for each hour of rows in memory, which are in their order of arrival.
 pub(super) fn encode(batches: &[RecordBatch]) -> Result<Vec<Encoded>, StoreError> {
@@ -39,8 +49,11 @@ struct Input {
 
 impl Input {
     /// None if the file has no rows.
-    fn open(reader: ParquetRecordBatchReaderBuilder<Bytes>) -> Result<Option<Self>, StoreError> {
-        let mut reader = reader.with_batch_size(CHUNK_ROWS).build()?;
+    fn open(
+        reader: ParquetRecordBatchReaderBuilder<Bytes>,
+        chunk_rows: usize,
+    ) -> Result<Option<Self>, StoreError> {
+        let mut reader = reader.with_batch_size(chunk_rows).build()?;
         let Some(batch) = reader.next().transpose()? else {
             return Ok(None);
         };
@@ -91,15 +104,19 @@ impl PartialEq for Head {
 
 impl Eq for Head {}
 
-/// Makes one file of several of the same hour, which are each in order. In memory are the files as they are on the disk, and a few
-/// thousand rows of each.
-pub(super) fn merge(hour: u32, files: Vec<Bytes>) -> Result<Encoded, StoreError> {
+/// Makes one file of several of the same hour, which are each in order. In memory are the files as they are on the disk, and `chunk_rows` rows
+/// of each.
+pub(super) fn merge(
+    hour: u32,
+    files: Vec<Bytes>,
+    chunk_rows: usize,
+) -> Result<Encoded, StoreError> {
     let mut heads = BinaryHeap::new();
     let mut rows = 0;
     for octets in files {
         let reader = ParquetRecordBatchReaderBuilder::try_new(octets)?;
         rows += usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or_default();
-        heads.extend(Input::open(reader)?.map(|input| Reverse(Head(input))));
+        heads.extend(Input::open(reader, chunk_rows)?.map(|input| Reverse(Head(input))));
     }
     let mut encoder = Encoder::new(hour, rows)?;
     // Runs of rows that are waiting to be written: slices of their batches.
@@ -117,7 +134,7 @@ pub(super) fn merge(hour: u32, files: Vec<Bytes>) -> Result<Encoded, StoreError>
         input.row = input.row.max(start + 1);
         runs.push(input.batch.slice(start, input.row - start));
         waiting += input.row - start;
-        if waiting >= CHUNK_ROWS {
+        if waiting >= chunk_rows {
             write_runs(&mut encoder, &mut runs)?;
             waiting = 0;
         }

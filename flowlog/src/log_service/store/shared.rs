@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -49,6 +49,9 @@ pub(super) struct Shared {
     pub(super) room: Arc<Semaphore>,
     /// A generation was frozen for its size.
     pub(super) frozen: Notify,
+    /// Of a manifest that was replaced, nobody knows which one the disk has after a loss of power. Until the store is opened anew, nothing is
+    /// removed that either of them needs: no segment, and no file.
+    in_doubt: AtomicBool,
 }
 
 impl Shared {
@@ -73,6 +76,7 @@ impl Shared {
             obsolete: Mutex::default(),
             in_memory: AtomicU64::new(0),
             frozen: Notify::new(),
+            in_doubt: AtomicBool::new(false),
         }
     }
 
@@ -88,6 +92,14 @@ impl Shared {
 
     pub(super) fn obsolete(&self) -> MutexGuard<'_, Vec<Arc<DataFile>>> {
         self.obsolete.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn doubt(&self) {
+        self.in_doubt.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Relaxed)
     }
 
     pub(super) fn in_memory(&self) -> u64 {

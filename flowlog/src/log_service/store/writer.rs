@@ -284,7 +284,7 @@ impl Writer {
             .save(key, &manifest)
             .map_err(|error| StoreError::Io {
                 what: format!("cannot remove the logstore {key}"),
-                error,
+                error: error.into(),
             })?;
         failpoint::reached("logstore-removed");
         if let Some(logstore) = self.shared.state().logstores.get_mut(key) {

@@ -119,7 +119,7 @@ proptest! {
                 prop_assert!(row == 0 || keys.compare(row - 1, &keys, row).is_lt());
             }
             // One file merged with none is itself.
-            let again = merge::merge(encoded.file.hour, vec![encoded.octets]).unwrap();
+            let again = merge::merge(encoded.file.hour, vec![encoded.octets], 8192).unwrap();
             prop_assert_eq!(again.file, encoded.file);
         }
     }

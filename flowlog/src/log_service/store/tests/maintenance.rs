@@ -125,6 +125,43 @@ async fn retention_lets_go_of_whole_hours_and_of_nothing_younger() {
     assert_eq!(names(&store, &key).await, numbered(3..4));
 }
 
+/// What arrived late belongs to an hour that is long gone, and leaves a hole in the file around it.
+#[tokio::test]
+async fn a_pull_goes_over_what_retention_has_removed_in_the_middle_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = key("logstore");
+    let store = open(folder.path()).await;
+    let day = 86_400;
+    let put = async |time: u32, range: std::ops::Range<usize>| {
+        let logs = range.map(|number| log(time, "eni-1", &format!("{number:04}")));
+        store
+            .put(&key, batch(logs.collect()), None, at(MIDNIGHT + day))
+            .await
+            .unwrap();
+    };
+    put(MIDNIGHT + day, 0..2).await;
+    put(MIDNIGHT, 2..400).await;
+    put(MIDNIGHT + day, 400..402).await;
+    store.flush(at(MIDNIGHT + day)).await.unwrap();
+    store
+        .maintain(at(MIDNIGHT + day + 3600), |_| Some(1))
+        .await
+        .unwrap();
+    assert_eq!(store.status().files, 1);
+    let expected: Vec<String> = numbered(0..2)
+        .into_iter()
+        .chain(numbered(400..402))
+        .collect();
+    for count in [1, 3, 100] {
+        assert_eq!(pulled(&store, &key, count).await, expected, "{count}");
+    }
+    let (batches, cursor) = store.pull(&key, Cursor(2), 10).await.unwrap();
+    assert_eq!(
+        (names_of(&batches), cursor),
+        (numbered(400..402), Cursor(402))
+    );
+}
+
 #[tokio::test]
 async fn a_logstore_that_was_removed_is_empty_also_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();

@@ -11,6 +11,7 @@ fn file(number: u64, min_sequence: u64) -> DataFile {
         min_sequence,
         max_sequence: min_sequence,
         made: 0,
+        memory_octets: 0,
     }
 }
 

@@ -10,6 +10,7 @@ use super::*;
 use crate::log_service::types::Log;
 
 mod columns;
+mod failures;
 mod frames;
 mod maintenance;
 mod manifest;
