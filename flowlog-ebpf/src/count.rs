@@ -1,5 +1,5 @@
 //! Counting: every IP packet ends in exactly one flow, or in the ENI's counters of what is in none.
-use core::intrinsics::cold_path;
+use core::{intrinsics::cold_path, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
@@ -7,26 +7,21 @@ use aya_ebpf::{
 };
 use flowlog_common::{
     ACTION_ACCEPT, ACTION_REJECT, DECIDED_BY_NOTHING, FAMILY_V4, FAMILY_V6, FlowCounters,
-    FlowMarks, GENERATIONS, Overflow, PacketKind, Volume,
+    FlowMarks, GENERATIONS, Overflow, Volume,
 };
 
 use crate::{
+    aside::{self, Aside, Place, aside, one},
     atomic, eni, ipv4, ipv6,
-    judge::{self, Subject},
-    key::{Key, KeyV4, KeyV6},
+    judge::{self, Question, Subject},
+    key::Key,
     link::{self, Network},
-    maps::{ACTIVE, ENIS, FLOWS_V4, FLOWS_V6, Flows, OCCUPANCY, OVERFLOW, WAKE},
+    maps::{ACTIVE, FLOWS_V4, FLOWS_V6, Flows, OCCUPANCY, OVERFLOW, WAKE},
     packet::Packet,
     policy::Policy,
+    session,
     transport::{FIN, RST, SYN},
 };
-
-/// Why a packet is in no flow.
-enum Aside {
-    MapFull,
-    Unparsable,
-    NotIp,
-}
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,11 +84,11 @@ fn count<P: Packet, const JUDGE: bool>(packet: &P, direction: u8, is_egress: boo
 /// Counts the packet whose IPv4 header begins at `offset`, which is judged before if `JUDGE`.
 #[inline(always)]
 fn v4<P: Packet, const JUDGE: bool>(packet: &P, offset: u32, zero: u32, place: Place) -> Fate {
-    let mut key = KeyV4::UNWRITTEN;
+    let mut key = MaybeUninit::uninit();
     match ipv4::read::<P, JUDGE>(packet, offset, zero, place.direction, &mut key) {
-        Some(counted) => {
+        Some((counted, key)) => {
             let place = (FAMILY_V4, place);
-            counted.count::<P, _, _, JUDGE>(packet, &mut key, &FLOWS_V4, place, zero)
+            counted.count::<P, _, _, JUDGE>(packet, key, &FLOWS_V4, place, zero)
         }
         None => unparsable(packet, offset, place),
     }
@@ -102,21 +97,13 @@ fn v4<P: Packet, const JUDGE: bool>(packet: &P, offset: u32, zero: u32, place: P
 /// Likewise, of IPv6.
 #[inline(always)]
 fn v6<P: Packet, const JUDGE: bool>(packet: &P, offset: u32, zero: u32, place: Place) -> Fate {
-    let mut key = KeyV6::UNWRITTEN;
+    let mut key = MaybeUninit::uninit();
     match ipv6::read::<P, JUDGE>(packet, offset, zero, place.direction, &mut key) {
-        Some(counted) => {
+        Some((counted, key)) => {
             let place = (FAMILY_V6, place);
-            counted.count::<P, _, _, JUDGE>(packet, &mut key, &FLOWS_V6, place, zero)
+            counted.count::<P, _, _, JUDGE>(packet, key, &FLOWS_V6, place, zero)
         }
         None => unparsable(packet, offset, place),
-    }
-}
-
-#[inline(always)]
-fn one(octets: u32) -> Volume {
-    Volume {
-        packets: 1,
-        bytes: u64::from(octets),
     }
 }
 
@@ -131,38 +118,6 @@ pub struct Counted {
     pub volume: Volume,
     pub tcp_flags: u8,
     pub subject: Subject,
-}
-
-/// Where to count.
-#[derive(Clone, Copy)]
-struct Place {
-    generation: u32,
-    direction: u8,
-    /// The device is about to send the packet.
-    is_egress: bool,
-}
-
-impl Place {
-    /// In one word, for functions take few arguments.
-    #[inline(always)]
-    fn pack(self) -> u32 {
-        u32::from_ne_bytes([
-            self.generation as u8,
-            self.direction,
-            u8::from(self.is_egress),
-            0,
-        ])
-    }
-
-    #[inline(always)]
-    fn unpack(packed: u32) -> Self {
-        let [generation, direction, is_egress, _] = packed.to_ne_bytes();
-        Self {
-            generation: u32::from(generation),
-            direction,
-            is_egress: is_egress != 0,
-        }
-    }
 }
 
 impl Counted {
@@ -207,7 +162,7 @@ impl Counted {
         zero: u32,
     ) -> Fate {
         let word = policy.word();
-        if self.subject.kind == PacketKind::Tuple && self.tcp_flags & (FIN | SYN | RST) == 0 {
+        if self.subject.kind.is_tuple() && self.tcp_flags & (FIN | SYN | RST) == 0 {
             // The key is that of the accepted flow, as it was read.
             if let Some(counters) = found_as(map, key.as_ref(), word) {
                 add(counters, self.volume, self.tcp_flags);
@@ -221,7 +176,7 @@ impl Counted {
         }
         cold_path();
         self.forgotten(zero)
-            .judge_anew(packet, key, map, (family, place), policy, zero)
+            .judge_anew(packet, key, map, (family, place), (policy, word), zero)
     }
 
     /// The same, of which the verifier knows nothing any more: there are many ways to read a packet, and each would be a path of its own
@@ -246,13 +201,22 @@ impl Counted {
         key: &mut K,
         map: &Flows<F>,
         (family, place): (u32, Place),
-        policy: Policy,
+        (policy, word): (Policy, u32),
         zero: u32,
     ) -> Fate {
-        let word = policy.word();
         key.forget(zero);
-        let arrival = (place.direction, self.tcp_flags);
-        let judgement = judge::judge(packet, key, &self.subject, arrival, policy, zero);
+        let mut session = MaybeUninit::uninit();
+        session::Key::of_flow(key, place.direction, &mut session);
+        // SAFETY: just written.
+        let session = unsafe { session.assume_init_mut() };
+        let question = Question {
+            subject: self.subject,
+            direction: place.direction,
+            tcp_flags: self.tcp_flags,
+            policy,
+            zero,
+        };
+        let judgement = judge::judge(packet, session, &question);
         key.set_action(judgement.action());
         let judged = if judgement.is_cacheable { word } else { 0 };
         self.add_as(
@@ -263,9 +227,9 @@ impl Counted {
             judged,
         );
         if judgement.had_no_room {
-            without_session(place);
+            aside::without_session(place);
         }
-        if judgement.has_opened && self.subject.kind == PacketKind::Tuple {
+        if (judgement.has_opened || judgement.has_ended) && self.subject.kind.is_tuple() {
             forget_others(map, key, judgement.action());
         }
         self.end(place, judgement.action())
@@ -280,7 +244,7 @@ impl Counted {
         }
         cold_path();
         if place.is_egress {
-            dropped(self.volume, place);
+            aside::dropped(self.volume, place);
         } else {
             self.note_segments(place);
         }
@@ -292,7 +256,7 @@ impl Counted {
         if self.volume.packets > 1 {
             // What this takes is put out of the way of ordinary packets, which pay one comparison.
             cold_path();
-            extra_segments(self.volume.packets - 1, place);
+            aside::extra_segments(self.volume.packets - 1, place);
         }
     }
 
@@ -449,66 +413,5 @@ pub fn inserted(generation: u32, family: u32) {
             // Were the ring full, user space would have been woken already.
             let _ = WAKE.output(&u64::from(generation), 0);
         }
-    }
-}
-
-/// Counts what a super-packet adds to the frames that its device counts.
-#[inline(always)]
-fn extra_segments(segments: u64, place: Place) {
-    let index = eni::slot() * 2 + u32::from(place.direction);
-    if let Some(counters) = ENIS.get_value_ptr_mut(place.generation, &index) {
-        // SAFETY: a live map value.
-        unsafe { atomic::add(&raw mut (*counters).extra_segments, segments) };
-    }
-}
-
-/// Counts what is dropped before the device could send it.
-#[inline(always)]
-fn dropped(volume: Volume, place: Place) {
-    let index = eni::slot() * 2 + u32::from(place.direction);
-    if let Some(counters) = ENIS.get_value_ptr_mut(place.generation, &index) {
-        // SAFETY: a live map value.
-        unsafe { add_volume(&raw mut (*counters).dropped, volume) };
-    }
-}
-
-/// Counts a packet for whose session there was no room.
-#[inline(always)]
-fn without_session(place: Place) {
-    let index = eni::slot() * 2 + u32::from(place.direction);
-    if let Some(counters) = ENIS.get_value_ptr_mut(place.generation, &index) {
-        // SAFETY: a live map value.
-        unsafe { atomic::add(&raw mut (*counters).without_session, 1) };
-    }
-}
-
-/// Counts what is in no flow, and lets it go on.
-#[inline(always)]
-fn aside(why: Aside, volume: Volume, place: Place) -> Fate {
-    let index = eni::slot() * 2 + u32::from(place.direction);
-    let Some(counters) = ENIS.get_value_ptr_mut(place.generation, &index) else {
-        return Fate::GoesOn;
-    };
-    // SAFETY: a live map value.
-    unsafe {
-        let counter = match why {
-            Aside::MapFull => &raw mut (*counters).map_full,
-            Aside::Unparsable => &raw mut (*counters).unparsable,
-            Aside::NotIp => &raw mut (*counters).not_ip,
-        };
-        add_volume(counter, volume);
-    }
-    Fate::GoesOn
-}
-
-/// # Safety
-///
-/// `counter` points into a live map value.
-#[inline(always)]
-unsafe fn add_volume(counter: *mut Volume, volume: Volume) {
-    // SAFETY: the caller's.
-    unsafe {
-        atomic::add(&raw mut (*counter).packets, volume.packets);
-        atomic::add(&raw mut (*counter).bytes, volume.bytes);
     }
 }

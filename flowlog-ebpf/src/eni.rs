@@ -29,6 +29,10 @@ static SECURITY_MODE: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 static WHEN_FULL: Global<u8> = Global::new(0);
 
+/// 1 where the kernel has `bpf_ktime_get_coarse_ns` (Linux 5.11). The verifier never sees the helper where this is 0.
+#[unsafe(no_mangle)]
+static COARSE_CLOCK: Global<u8> = Global::new(1);
+
 #[inline(always)]
 pub fn slot() -> u32 {
     ENI.load()
@@ -59,6 +63,11 @@ pub fn enforces() -> bool {
 #[inline(always)]
 pub fn rejects_when_full() -> bool {
     WHEN_FULL.load() != 0
+}
+
+#[inline(always)]
+pub fn has_coarse_clock() -> bool {
+    COARSE_CLOCK.load() != 0
 }
 
 /// DIRECTION_IN is 0 and DIRECTION_OUT 1, so the host's side mirrors them.

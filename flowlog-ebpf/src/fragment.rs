@@ -1,7 +1,7 @@
 //! First fragments have the ports; later ones find them here.
-use flowlog_common::{FragmentKey, FragmentPorts, PacketKind};
+use flowlog_common::{FragmentKey, FragmentPorts};
 
-use crate::{key::pair, maps::FRAGMENTS};
+use crate::{icmp::Kind, key::pair, maps::FRAGMENTS};
 
 /// A [`FragmentKey`], in the widest words: the compiler joins what is written octet by octet in ways that the verifier refuses.
 #[repr(C)]
@@ -62,28 +62,23 @@ pub struct First {
     /// Both ports as they lie in the packet, the source's first.
     pub ports: u32,
     pub protocol: u8,
-    pub kind: PacketKind,
-    /// As it lies in the packet.
-    pub identifier: u16,
+    pub kind: Kind,
 }
 
 impl First {
     /// In one word, for functions take few arguments: as a [`FragmentPorts`] lies in memory.
     #[inline(always)]
     pub fn pack(self) -> u64 {
-        let [i0, i1] = self.identifier.to_ne_bytes();
-        let upper = u32::from_ne_bytes([self.protocol, self.kind as u8, i0, i1]);
-        u64::from(self.ports) | u64::from(upper) << 32
+        pair(self.ports, self.kind.to_word(self.protocol))
     }
 
     #[inline(always)]
     pub fn unpack(packed: u64) -> Self {
-        let [protocol, kind, i0, i1] = ((packed >> 32) as u32).to_ne_bytes();
+        let upper = (packed >> 32) as u32;
         Self {
             ports: packed as u32,
-            protocol,
-            kind: PacketKind::from_number(kind),
-            identifier: u16::from_ne_bytes([i0, i1]),
+            protocol: upper as u8,
+            kind: Kind::from_word(upper),
         }
     }
 }
@@ -111,8 +106,7 @@ pub fn recall(key: &Key, protocol: u8) -> u64 {
         None => First {
             ports: 0,
             protocol,
-            kind: PacketKind::Alone,
-            identifier: 0,
+            kind: Kind::ALONE,
         }
         .pack(),
     }

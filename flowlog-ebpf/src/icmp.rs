@@ -16,30 +16,80 @@ pub const ICMPV6: u8 = 58;
 /// Octets of the header, also that of an error, behind which it quotes a packet.
 const HEADER_OCTETS: u32 = 8;
 
-/// What kind of packet it is to sessions, and a query's identifier as it lies in the packet. Its header begins at `offset` of a datagram
-/// that ends at `end`.
-#[inline(always)]
-pub fn kind<P: Packet>(packet: &P, protocol: u8, offset: u32, end: u32) -> (PacketKind, u16) {
-    if protocol != ICMP && protocol != ICMPV6 {
-        return (PacketKind::Tuple, 0);
+/// What kind of packet it is to sessions, and a query's identifier: a word, as [`flowlog_common::FragmentPorts`] has them in memory behind
+/// the protocol, whose octet is 0 here. So the verifier has one number to tell paths apart by, and not two.
+#[derive(Clone, Copy)]
+pub struct Kind(u32);
+
+impl Kind {
+    /// Not ICMP.
+    pub const TUPLE: Self = Self::new(PacketKind::Tuple);
+    /// Of no session.
+    pub const ALONE: Self = Self::new(PacketKind::Alone);
+
+    const fn new(kind: PacketKind) -> Self {
+        Self((kind as u32) << 8)
     }
-    let packed = read_kind(packet, protocol, offset, end);
-    (PacketKind::from_number((packed >> 16) as u8), packed as u16)
+
+    /// Of the packet whose header begins at `offset` of a datagram that ends at `end`. `zero` is [`flowlog_common::Active::zero`].
+    #[inline(always)]
+    pub fn read<P: Packet>(packet: &P, protocol: u8, offset: u32, end: u32, zero: u32) -> Self {
+        if protocol == ICMP || protocol == ICMPV6 {
+            Self(read_kind(packet, protocol, offset, end, zero))
+        } else {
+            Self::TUPLE
+        }
+    }
+
+    /// From the first fragment's word, with the protocol.
+    #[inline(always)]
+    pub fn from_word(word: u32) -> Self {
+        Self(word & !0xff)
+    }
+
+    /// That word.
+    #[inline(always)]
+    pub fn to_word(self, protocol: u8) -> u32 {
+        self.0 | u32::from(protocol)
+    }
+
+    #[inline(always)]
+    pub fn is_tuple(self) -> bool {
+        self.0 & 0xff00 == Self::TUPLE.0
+    }
+
+    #[inline(always)]
+    pub fn kind(self) -> PacketKind {
+        PacketKind::from_number((self.0 >> 8) as u8)
+    }
+
+    /// Of a query, as it lies in the packet.
+    #[inline(always)]
+    pub fn identifier(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// The same, of which the verifier knows nothing any more.
+    #[inline(always)]
+    pub fn forgotten(self, zero: u32) -> Self {
+        Self(self.0.wrapping_add(zero))
+    }
 }
 
-/// The identifier, and above its 16 bits the kind.
+/// The word of [`Kind`], which to the verifier is any: it tells no path apart from another.
 ///
 /// A function of its own because of the stack.
 #[inline(never)]
-fn read_kind<P: Packet>(packet: &P, protocol: u8, offset: u32, end: u32) -> u32 {
-    const ALONE: u32 = (PacketKind::Alone as u32) << 16;
+fn read_kind<P: Packet>(packet: &P, protocol: u8, offset: u32, end: u32, zero: u32) -> u32 {
+    let alone = Kind::ALONE.0.wrapping_add(zero);
     if offset + HEADER_OCTETS > end {
-        return ALONE;
+        return alone;
     }
     let Some([icmp_type, _, _, _, i0, i1, _, _]) = packet.read::<[u8; 8]>(offset) else {
-        return ALONE;
+        return alone;
     };
-    u32::from_ne_bytes([i0, i1, kind_of(protocol, icmp_type) as u8, 0])
+    let kind = kind_of(protocol, icmp_type) as u8;
+    u32::from_ne_bytes([0, kind, i0, i1]).wrapping_add(zero)
 }
 
 #[inline(always)]
@@ -114,14 +164,15 @@ fn read_quoted<P: Packet>(packet: &P, error: &Error, zero: u32) -> Option<Key> {
         ipv4::quoted(packet, offset, end)?
     };
     let upper = (upper + zero) & MAX_OFFSET;
-    match kind(packet, ends.protocol, upper, end) {
-        (PacketKind::Tuple, _) => {
+    let of = Kind::read(packet, ends.protocol, upper, end, zero);
+    match of.kind() {
+        PacketKind::Tuple => {
             ends.ports = transport::read_ports(packet, ends.protocol, upper, end)?;
             Some(Key::new(&ends, direction))
         }
-        (kind @ (PacketKind::Request | PacketKind::Reply), identifier) => {
+        kind @ (PacketKind::Request | PacketKind::Reply) => {
             let mut key = Key::new(&ends, direction);
-            key.make_query(kind, identifier, direction);
+            key.make_query(kind, of.identifier(), direction);
             Some(key)
         }
         _ => None,

@@ -1,4 +1,6 @@
 //! IPv4 (RFC 791).
+use core::mem::MaybeUninit;
+
 use flowlog_common::Volume;
 
 use crate::{
@@ -37,13 +39,13 @@ const FRAGMENT_OFFSET: u16 = 0x1fff;
 /// Reads the packet whose IPv4 header begins at `offset`, and writes its flow's `key`. `None` if its headers are cut short or contradict themselves.
 /// `zero` is [`flowlog_common::Active::zero`]; `JUDGE` says whether to read what only sessions need.
 #[inline(always)]
-pub fn read<P: Packet, const JUDGE: bool>(
+pub fn read<'k, P: Packet, const JUDGE: bool>(
     packet: &P,
     offset: u32,
     zero: u32,
     direction: u8,
-    key: &mut KeyV4,
-) -> Option<Counted> {
+    key: &'k mut MaybeUninit<KeyV4>,
+) -> Option<(Counted, &'k mut KeyV4)> {
     let header: Header = packet.read(offset)?;
     let header_octets = u32::from(header.version_and_length & 0xf) * 4;
     if header.version_and_length >> 4 != 4 || header_octets < 20 {
@@ -73,26 +75,26 @@ pub fn read<P: Packet, const JUDGE: bool>(
     if fragment & FRAGMENT_OFFSET != 0 {
         let first = First::unpack(recall(packet, offset, direction));
         rest.ports = first.ports;
-        key.write(&addresses, &rest);
-        return Some(Counted {
+        let counted = Counted {
             volume: Volume {
                 packets: 1,
                 bytes: u64::from(octets),
             },
             tcp_flags: 0,
-            subject: Subject::of_later_fragment(first.kind, first.identifier),
-        });
+            subject: Subject::of_later_fragment(first.kind),
+        };
+        return Some((counted, key.write(KeyV4::new(&addresses, &rest))));
     }
     let payload = (offset + header_octets) & MAX_OFFSET;
     let transport = transport::read(packet, header.protocol, payload, offset + octets)?;
     rest.ports = transport.ports;
-    let subject = Subject::read::<P, JUDGE>(packet, header.protocol, (payload, offset + octets));
+    let subject =
+        Subject::read::<P, JUDGE>(packet, header.protocol, (payload, offset + octets), zero);
     if fragment & MORE_FRAGMENTS != 0 {
         let first = First {
             ports: transport.ports,
             protocol: header.protocol,
             kind: subject.kind,
-            identifier: subject.identifier,
         };
         remember(packet, offset, direction, first.pack());
     }
@@ -104,12 +106,12 @@ pub fn read<P: Packet, const JUDGE: bool>(
         &transport,
         zero,
     );
-    key.write(&addresses, &rest);
-    Some(Counted {
+    let counted = Counted {
         volume: gso::volume(segments, headers, octets),
         tcp_flags: transport.tcp_flags,
         subject,
-    })
+    };
+    Some((counted, key.write(KeyV4::new(&addresses, &rest))))
 }
 
 /// The ends of a packet that is quoted at `offset` of a datagram that ends at `end`, without its ports, and where its upper layer begins.

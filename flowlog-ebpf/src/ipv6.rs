@@ -1,4 +1,6 @@
 //! IPv6 (RFC 8200) and its extension headers.
+use core::mem::MaybeUninit;
+
 use flowlog_common::Volume;
 
 use crate::{
@@ -6,7 +8,7 @@ use crate::{
     fragment::{self, Datagram, First},
     gso,
     judge::Subject,
-    key::{AddressesV6, KeyV6, Rest},
+    key::{AddressedV6, AddressesV6, KeyV6, Rest},
     packet::{MAX_OFFSET, Packet, Plain, Segments},
     session::Ends,
     transport,
@@ -60,18 +62,18 @@ enum Fragment {
 /// Reads the packet whose IPv6 header begins at `offset`, and writes its flow's `key`. `None` if its headers are cut short or contradict themselves.
 /// `zero` is [`flowlog_common::Active::zero`]; `JUDGE` says whether to read what only sessions need.
 #[inline(always)]
-pub fn read<P: Packet, const JUDGE: bool>(
+pub fn read<'k, P: Packet, const JUDGE: bool>(
     packet: &P,
     offset: u32,
     zero: u32,
     direction: u8,
-    key: &mut KeyV6,
-) -> Option<Counted> {
+    key: &'k mut MaybeUninit<KeyV6>,
+) -> Option<(Counted, &'k mut KeyV6)> {
     let header: Header = packet.read(offset)?;
     if header.version >> 4 != 6 {
         return None;
     }
-    let dst_end = key.write_addresses(&header.addresses);
+    let key = AddressedV6::new(key, &header.addresses);
     let present = packet.octets() - offset;
     let said = HEADER_OCTETS + u32::from(u16::from_be(header.payload_length));
     let segments = packet.segments(said);
@@ -100,26 +102,25 @@ pub fn read<P: Packet, const JUDGE: bool>(
         let first = First::unpack(recall(packet, offset, id, protocol_and_direction));
         rest.ports = first.ports;
         rest.protocol = first.protocol;
-        key.write_rest(dst_end, &rest);
-        return Some(Counted {
+        let counted = Counted {
             volume: Volume {
                 packets: 1,
                 bytes: u64::from(octets),
             },
             tcp_flags: 0,
-            subject: Subject::of_later_fragment(first.kind, first.identifier),
-        });
+            subject: Subject::of_later_fragment(first.kind),
+        };
+        return Some((counted, key.finish(&rest)));
     }
     let transport = transport::read(packet, upper.protocol, upper.offset, end)?;
     rest.ports = transport.ports;
     let jumbo = jumbo_option_octets(header.payload_length, header.next_header, segments);
-    let subject = Subject::read::<P, JUDGE>(packet, upper.protocol, (upper.offset, end));
+    let subject = Subject::read::<P, JUDGE>(packet, upper.protocol, (upper.offset, end), zero);
     if let Fragment::First(id) = upper.fragment {
         let first = First {
             ports: transport.ports,
             protocol: upper.protocol,
             kind: subject.kind,
-            identifier: subject.identifier,
         };
         remember(packet, offset, id, direction, first.pack());
     }
@@ -131,12 +132,12 @@ pub fn read<P: Packet, const JUDGE: bool>(
         &transport,
         zero,
     );
-    key.write_rest(dst_end, &rest);
-    Some(Counted {
+    let counted = Counted {
         volume: gso::volume(segments, headers - jumbo, octets - jumbo),
         tcp_flags: transport.tcp_flags,
         subject,
-    })
+    };
+    Some((counted, key.finish(&rest)))
 }
 
 /// Extension headers that are walked of a packet that an ICMP error quotes; with more, it is of no session.
@@ -194,48 +195,39 @@ fn upper_layer<P: Packet, const MAX: usize>(
         fragment: Fragment::Whole,
     };
     for _ in 0..MAX {
+        if !is_extension(upper.protocol) {
+            return Some(upper);
+        }
+        // None is shorter. One way to read them all: else the verifier's paths grow with each round.
+        if upper.offset + 8 > end {
+            return None;
+        }
+        let [next, length, o0, o1, i0, i1, i2, i3] = packet.read::<[u8; 8]>(upper.offset)?;
         let octets = match upper.protocol {
-            HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | HIP | SHIM6 => {
-                let [next, length] = extension::<P, 2>(packet, upper.offset, end)?;
-                upper.protocol = next;
-                (u32::from(length) + 1) * 8
-            }
-            AUTHENTICATION => {
-                let [next, length] = extension::<P, 2>(packet, upper.offset, end)?;
-                upper.protocol = next;
-                (u32::from(length) + 2) * 4
-            }
+            AUTHENTICATION => (u32::from(length) + 2) * 4,
             FRAGMENT => {
-                let [next, _, o0, o1, i0, i1, i2, i3] =
-                    extension::<P, 8>(packet, upper.offset, end)?;
                 let fragment = u16::from_be_bytes([o0, o1]);
-                upper.protocol = next;
+                let id = u32::from_ne_bytes([i0, i1, i2, i3]);
                 if fragment & !7 != 0 {
-                    upper.fragment = Fragment::Later(u32::from_ne_bytes([i0, i1, i2, i3]));
+                    upper.protocol = next;
+                    upper.fragment = Fragment::Later(id);
                     return Some(upper);
                 }
                 if fragment & 1 != 0 {
-                    upper.fragment = Fragment::First(u32::from_ne_bytes([i0, i1, i2, i3]));
+                    upper.fragment = Fragment::First(id);
                 }
                 8
             }
-            _ => return Some(upper),
+            _ => (u32::from(length) + 1) * 8,
         };
-        // One path for the verifier, whichever headers there were: else their number grows with each round.
+        upper.protocol = next;
+        // One path for the verifier, whichever headers there were.
         upper.offset = (upper.offset + octets + zero) & MAX_OFFSET;
         if upper.offset > end {
             return None;
         }
     }
     (!is_extension(upper.protocol)).then_some(upper)
-}
-
-#[inline(always)]
-fn extension<P: Packet, const N: usize>(packet: &P, offset: u32, end: u32) -> Option<[u8; N]> {
-    if offset + N as u32 > end {
-        return None;
-    }
-    packet.read(offset)
 }
 
 #[inline(always)]

@@ -2,13 +2,17 @@
 //!
 //! The kernel hashes a key by words of 4 octets and compares it by words of 8. Were the key written field by field, those reads would
 //! span several writes that have just been made, and each would wait until they have left the store buffer.
+//!
+//! Room for a key is not filled with zeros first: the compiler makes a loop over octets of that.
 mod rewrite;
+
+use core::mem::MaybeUninit;
 
 use flowlog_common::{ACTION_ACCEPT, FlowKeyV4, FlowKeyV6};
 
 pub use rewrite::FlowKey;
 
-use crate::{eni, session::Ends};
+use crate::eni;
 
 /// A flow's key that can become the key of another flow of the same session.
 pub trait Key {
@@ -18,8 +22,11 @@ pub trait Key {
     /// Makes it that of the flow in the other direction.
     fn reverse(&mut self);
 
-    /// The ends of its packets.
-    fn ends(&self) -> Ends;
+    /// Its words but the last, as those of IPv6: of an IPv4 address, all but the first four octets are 0.
+    fn words(&self) -> [u64; 5];
+
+    /// IANA protocol number.
+    fn protocol(&self) -> u8;
 
     /// Leaves it as it is, but the verifier forgets what it knows of it. `zero` is [`flowlog_common::Active::zero`].
     fn forget(&mut self, zero: u32);
@@ -67,20 +74,15 @@ pub struct KeyV4 {
 }
 
 impl KeyV4 {
-    /// Not written yet.
-    pub const UNWRITTEN: Self = Self {
-        words: [0; 2],
-        last: 0,
-    };
-
-    /// Writes all of it.
     #[inline(always)]
-    pub fn write(&mut self, addresses: &AddressesV4, rest: &Rest) {
-        self.words = [
-            pair(eni::slot(), addresses.src),
-            pair(addresses.dst, rest.ports),
-        ];
-        self.last = rest.last_word();
+    pub fn new(addresses: &AddressesV4, rest: &Rest) -> Self {
+        Self {
+            words: [
+                pair(eni::slot(), addresses.src),
+                pair(addresses.dst, rest.ports),
+            ],
+            last: rest.last_word(),
+        }
     }
 }
 
@@ -109,16 +111,20 @@ impl Key for KeyV4 {
     }
 
     #[inline(always)]
-    fn ends(&self) -> Ends {
+    fn words(&self) -> [u64; 5] {
         let [slot_and_src, dst_and_ports] = self.words;
-        let [protocol, ..] = self.last.to_ne_bytes();
-        Ends {
-            src: [(slot_and_src >> 32) as u32, 0, 0, 0],
-            dst: [dst_and_ports as u32, 0, 0, 0],
-            ports: (dst_and_ports >> 32) as u32,
-            protocol,
-            version: Self::VERSION,
-        }
+        [
+            slot_and_src,
+            0,
+            dst_and_ports << 32,
+            0,
+            dst_and_ports >> 32 << 32,
+        ]
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        self.last as u8
     }
 }
 
@@ -138,33 +144,41 @@ pub struct KeyV6 {
     last: u32,
 }
 
-impl KeyV6 {
-    /// Not written yet.
-    pub const UNWRITTEN: Self = Self {
-        words: [0; 5],
-        last: 0,
-    };
+/// A [`KeyV6`] that has its addresses, which need not be kept elsewhere then; but for the last four octets of the destination, which share a
+/// word with the ports.
+pub struct AddressedV6<'k> {
+    key: &'k mut MaybeUninit<KeyV6>,
+    dst_end: u32,
+}
 
-    /// Writes the addresses, which need not be kept elsewhere then, but for the last four octets of the destination. These are returned: they
-    /// share a word with the ports.
+impl<'k> AddressedV6<'k> {
+    /// Writes the addresses.
     #[inline(always)]
-    pub fn write_addresses(&mut self, addresses: &AddressesV6) -> u32 {
+    pub fn new(key: &'k mut MaybeUninit<KeyV6>, addresses: &AddressesV6) -> Self {
         let AddressesV6 {
             src: [s0, s1, s2, s3],
-            dst: [d0, d1, d2, d3],
+            dst: [d0, d1, d2, dst_end],
         } = *addresses;
-        self.words[0] = pair(eni::slot(), s0);
-        self.words[1] = pair(s1, s2);
-        self.words[2] = pair(s3, d0);
-        self.words[3] = pair(d1, d2);
-        d3
+        // SAFETY: all but the last of its words, which are written and not read.
+        let words: &mut [MaybeUninit<u64>; 4] = unsafe { &mut *key.as_mut_ptr().cast() };
+        words[0].write(pair(eni::slot(), s0));
+        words[1].write(pair(s1, s2));
+        words[2].write(pair(s3, d0));
+        words[3].write(pair(d1, d2));
+        Self { key, dst_end }
     }
 
-    /// Writes the rest, with what [`KeyV6::write_addresses`] returned.
+    /// Writes the rest.
     #[inline(always)]
-    pub fn write_rest(&mut self, dst_end: u32, rest: &Rest) {
-        self.words[4] = pair(dst_end, rest.ports);
-        self.last = rest.last_word();
+    pub fn finish(self, rest: &Rest) -> &'k mut KeyV6 {
+        let Self { key, dst_end } = self;
+        let to = key.as_mut_ptr();
+        // SAFETY: the other fields were written by `new`.
+        unsafe {
+            (&raw mut (*to).words[4]).write(pair(dst_end, rest.ports));
+            (&raw mut (*to).last).write(rest.last_word());
+            key.assume_init_mut()
+        }
     }
 }
 
@@ -178,18 +192,7 @@ impl Key for KeyV6 {
 
     #[inline(always)]
     fn reverse(&mut self) {
-        let Ends {
-            src, dst, ports, ..
-        } = self.ends();
-        let [s0, s1, s2, s3] = src;
-        let [d0, d1, d2, d3] = dst;
-        self.words = [
-            pair(self.words[0] as u32, d0),
-            pair(d1, d2),
-            pair(d3, s0),
-            pair(s1, s2),
-            pair(s3, ports.rotate_left(16)),
-        ];
+        self.words = reversed(self.words);
         self.last ^= OTHER_DIRECTION;
     }
 
@@ -200,17 +203,13 @@ impl Key for KeyV6 {
     }
 
     #[inline(always)]
-    fn ends(&self) -> Ends {
-        let [w0, w1, w2, w3, w4] = self.words;
-        let (first, second) = (|word: u64| word as u32, |word: u64| (word >> 32) as u32);
-        let [protocol, ..] = self.last.to_ne_bytes();
-        Ends {
-            src: [second(w0), first(w1), second(w1), first(w2)],
-            dst: [second(w2), first(w3), second(w3), first(w4)],
-            ports: second(w4),
-            protocol,
-            version: Self::VERSION,
-        }
+    fn words(&self) -> [u64; 5] {
+        self.words
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        self.last as u8
     }
 }
 
@@ -231,6 +230,24 @@ fn with_action(last: u32, action: u8) -> u32 {
 
 /// In a key's last word, what is another in the other direction.
 const OTHER_DIRECTION: u32 = 0x0100;
+
+/// The words of an IPv6 flow's key, with the ends exchanged.
+#[inline(always)]
+pub fn reversed([w0, w1, w2, w3, w4]: [u64; 5]) -> [u64; 5] {
+    [
+        pair(w0 as u32, second(w2)),
+        w3,
+        pair(w4 as u32, second(w0)),
+        w1,
+        pair(w2 as u32, second(w4).rotate_left(16)),
+    ]
+}
+
+/// The second of a [`pair`].
+#[inline(always)]
+pub fn second(pair: u64) -> u32 {
+    (pair >> 32) as u32
+}
 
 /// Two words as they lie one after the other in memory; the target is little endian.
 #[inline(always)]

@@ -16,6 +16,7 @@
     reason = "the macros of the programs make undocumented functions of documented ones"
 )]
 
+mod aside;
 mod atomic;
 mod classify;
 mod count;

@@ -3,6 +3,8 @@
 //! At ingress, the ENI's own program runs before netfilter: it has counted what is dropped later, and how many of its packets those were is
 //! counted beside it (`ORIGIN_NETFILTER_AFTER`). At egress it runs after netfilter: what is dropped before is counted here alone
 //! (`ORIGIN_NETFILTER_BEFORE`).
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
     btf_maps::{ArrayOfMaps, HashMap, ProgramArray},
@@ -21,7 +23,7 @@ use crate::{
     dropped::Dropped,
     ipv4, ipv6,
     kernel::Address,
-    key::{FlowKey, KeyV4, KeyV6},
+    key::FlowKey,
     layout,
     link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, MAX_VLAN_TAGS, is_vlan},
     maps::{ACTIVE, ENIS, FLOWS_V4, FLOWS_V6, Flows, OVERFLOW},
@@ -174,21 +176,21 @@ fn count(skb: Address, place: &EniPlace) -> Option<()> {
     let offset = (offset + zero) & MAX_OFFSET;
     match protocol {
         ETHERTYPE_IPV4 => {
-            let mut key = KeyV4::UNWRITTEN;
-            let mut counted =
+            let mut key = MaybeUninit::uninit();
+            let (mut counted, key) =
                 ipv4::read::<_, false>(&packet, offset, zero, place.direction, &mut key)?;
             if place.received_by != 0 {
-                received.apply_v4(&packet, &mut key, &mut counted.volume);
+                received.apply_v4(&packet, key, &mut counted.volume);
             }
             let adds = (counted.volume, counted.tcp_flags);
             add(key, adds, &FLOWS_V4, FAMILY_V4, place);
         }
         ETHERTYPE_IPV6 => {
-            let mut key = KeyV6::UNWRITTEN;
-            let mut counted =
+            let mut key = MaybeUninit::uninit();
+            let (mut counted, key) =
                 ipv6::read::<_, false>(&packet, offset, zero, place.direction, &mut key)?;
             if place.received_by != 0 {
-                received.apply_v6(&mut key, &mut counted.volume);
+                received.apply_v6(key, &mut counted.volume);
             }
             let adds = (counted.volume, counted.tcp_flags);
             add(key, adds, &FLOWS_V6, FAMILY_V6, place);
@@ -201,7 +203,7 @@ fn count(skb: Address, place: &EniPlace) -> Option<()> {
 /// Adds a packet, of that volume and with these TCP flags, to the flow of what netfilter rejected.
 #[inline(always)]
 fn add<K, F>(
-    mut key: K,
+    key: &mut K,
     (volume, tcp_flags): (Volume, u8),
     flows: &ArrayOfMaps<Flows<F>, GENERATIONS>,
     family: u32,
@@ -214,7 +216,7 @@ fn add<K, F>(
         return unmatched(place, volume.packets);
     };
     let origin = if place.received_by != 0 {
-        if is_rejected_already(&mut key, map, place.slot) {
+        if is_rejected_already(key, map, place.slot) {
             return;
         }
         ORIGIN_NETFILTER_AFTER

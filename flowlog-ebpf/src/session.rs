@@ -1,7 +1,10 @@
 //! Sessions: found, followed, opened.
 use core::mem::MaybeUninit;
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_coarse_ns};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+};
 use flowlog_common::{
     ACTION_REJECT, DECIDED_BY_NO_ROOM, DIRECTION_IN, DIRECTION_OUT, PacketKind, REQUEST_IN,
     REQUEST_NONE, SESSION_ANSWERED, SESSION_FIN_IN, SESSION_FIN_OUT, SESSION_OPENED_OUT,
@@ -10,19 +13,16 @@ use flowlog_common::{
 };
 
 use crate::{
-    atomic, eni, key,
+    atomic, eni,
+    key::{self, pair},
     maps::{SESSION_ROOM, SESSIONS, WAKE},
     transport::{ACK, FIN, RST, SYN},
 };
 
-/// A [`SessionKey`] in words.
-#[repr(C, align(8))]
+/// A [`SessionKey`] in words: those of the key of an IPv6 flow of packets that go out, but for the last.
+#[repr(C)]
 pub struct Key {
-    eni: u32,
-    pub local: [u32; 4],
-    pub peer: [u32; 4],
-    /// The local port, then the peer's, as they lie in a packet that goes out.
-    ports: u32,
+    words: [u64; 5],
     /// Protocol, request, version, 0: one word, for the verifier wants the stack aligned and the compiler joins writes of octets.
     last: u32,
     /// Fills up to a multiple of 8.
@@ -45,27 +45,41 @@ impl Key {
     /// The session of a packet that is no query.
     #[inline(always)]
     pub fn new(ends: &Ends, direction: u8) -> Self {
-        let (local, peer, ports) = if direction == DIRECTION_OUT {
-            (ends.src, ends.dst, ends.ports)
-        } else {
-            (ends.dst, ends.src, ends.ports.rotate_left(16))
-        };
-        Self {
-            eni: eni::slot(),
-            local,
-            peer,
-            ports,
-            last: u32::from_ne_bytes([ends.protocol, REQUEST_NONE, ends.version, 0]),
-            padding: 0,
-        }
+        let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (ends.src, ends.dst);
+        let words = [
+            pair(eni::slot(), s0),
+            pair(s1, s2),
+            pair(s3, d0),
+            pair(d1, d2),
+            pair(d3, ends.ports),
+        ];
+        Self::of_words(words, (ends.protocol, ends.version), direction)
     }
 
     /// The session of the packets of a flow that are no queries.
     ///
-    /// A function of its own because of the stack, where else each word of the ends would have a place.
+    /// A function of its own because of the stack, where else each word would have a place.
     #[inline(never)]
     pub fn of_flow<K: key::Key>(flow: &K, direction: u8, to: &mut MaybeUninit<Self>) {
-        to.write(Self::new(&flow.ends(), direction));
+        let protocol_and_version = (flow.protocol(), K::VERSION);
+        to.write(Self::of_words(
+            flow.words(),
+            protocol_and_version,
+            direction,
+        ));
+    }
+
+    #[inline(always)]
+    fn of_words(words: [u64; 5], (protocol, version): (u8, u8), direction: u8) -> Self {
+        Self {
+            words: if direction == DIRECTION_OUT {
+                words
+            } else {
+                key::reversed(words)
+            },
+            last: u32::from_ne_bytes([protocol, REQUEST_NONE, version, 0]),
+            padding: 0,
+        }
     }
 
     /// Makes it that of a query: `identifier` as it lies in the packet, which goes in `direction`.
@@ -76,8 +90,14 @@ impl Key {
         } else {
             direction
         };
-        self.ports = u32::from(identifier);
+        self.words[4] = pair(self.words[4] as u32, u32::from(identifier));
         self.last |= u32::from(REQUEST_IN + request) << 8;
+    }
+
+    /// All but the last.
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 5] {
+        self.words
     }
 
     #[inline(always)]
@@ -90,16 +110,10 @@ impl Key {
         (self.last >> 16) as u8
     }
 
-    /// The local port and the peer's, as the rules see them.
+    /// Whether it is a query's, in whose place of the ports is its identifier.
     #[inline(always)]
-    pub fn ports(&self) -> (u16, u16) {
-        if self.last >> 8 & 0xff != u32::from(REQUEST_NONE) {
-            return (0, 0);
-        }
-        (
-            u16::from_be(self.ports as u16),
-            u16::from_be((self.ports >> 16) as u16),
-        )
+    pub fn is_query(&self) -> bool {
+        self.last >> 8 & 0xff != u32::from(REQUEST_NONE)
     }
 }
 
@@ -119,7 +133,9 @@ pub struct Judgement {
     pub outcome: u32,
     /// It holds for all packets of the flow in this unit of time, but such as change a session's state.
     pub is_cacheable: bool,
-    /// It opened a session, so that what was judged of its flows before does not hold.
+    /// It ended a session, so that what was judged of its flows before does not hold.
+    pub has_ended: bool,
+    /// Likewise, for it opened one.
     pub has_opened: bool,
     /// Its session had no room.
     pub had_no_room: bool,
@@ -132,6 +148,7 @@ impl Judgement {
         Self {
             outcome,
             is_cacheable: false,
+            has_ended: false,
             has_opened: false,
             had_no_room: false,
         }
@@ -165,6 +182,8 @@ pub const OPENS_NONE: Answer = 5 << 32;
 pub const NO_ROOM: Answer = 6 << 32;
 /// Another CPU has opened it.
 pub const EXISTS: Answer = 7 << 32;
+/// There was one, which is over or which the packet does not belong to; there is none now.
+pub const ENDED: Answer = 8 << 32;
 
 /// Which of them it is.
 #[inline(always)]
@@ -189,7 +208,7 @@ impl Arrival {
     }
 
     #[inline(always)]
-    fn unpack(packed: u32) -> Self {
+    pub fn unpack(packed: u32) -> Self {
         let [direction, kind, tcp_flags, _] = packed.to_ne_bytes();
         Self {
             direction,
@@ -226,69 +245,93 @@ fn opener(state: u32) -> u8 {
     (state & SESSION_OPENED_OUT) as u8
 }
 
-/// The packet as one of a session that there is: [`FOUND`], [`STALE`] or [`NONE`]. `packed` is [`Arrival::pack`], and `epoch` the policy's.
+/// A session, as it was found.
+struct Found {
+    session: *mut Session,
+    state: u32,
+    verdict: SessionVerdict,
+    now: u64,
+    is_over: bool,
+}
+
+#[inline(always)]
+fn find(key: &Key) -> Option<Found> {
+    let session = SESSIONS.get_ptr_mut(key.as_ref())?;
+    let now = now();
+    // SAFETY: a live map value: if it is deleted meanwhile, its memory stays a session's until this program has ended.
+    let (state, verdict, last_packet) = unsafe {
+        (
+            (*session).state,
+            (&raw const (*session).verdict).read_volatile(),
+            (*session).last_packet,
+        )
+    };
+    let max_idle = max_idle_nanoseconds(key.protocol(), state);
+    Some(Found {
+        session,
+        state,
+        verdict,
+        now,
+        is_over: now.saturating_sub(last_packet) > max_idle,
+    })
+}
+
+impl Found {
+    /// [`FOUND`], or [`STALE`] if it is not a policy of this epoch that has judged it.
+    #[inline(always)]
+    fn answer(&self, epoch: u32) -> Answer {
+        if self.verdict.epoch() == epoch {
+            FOUND | u64::from(self.verdict.outcome())
+        } else {
+            STALE | u64::from(opener(self.state))
+        }
+    }
+
+    /// Whether the packet begins another session on the same 5-tuple.
+    #[inline(always)]
+    fn is_replaced_by(&self, arrival: Arrival) -> bool {
+        let is_answer_to_rejected = arrival.direction != opener(self.state)
+            && self.verdict.outcome() as u8 == ACTION_REJECT;
+        arrival.tcp_flags & (SYN | ACK) == SYN && (is_closing(self.state) || is_answer_to_rejected)
+    }
+}
+
+/// The packet as one of a session that there is: [`FOUND`], [`STALE`], [`ENDED`] or [`NONE`]. `packed` is [`Arrival::pack`], and `epoch` the
+/// policy's.
 ///
 /// This and those below are functions of their own because of the stack: what one of them needs there, the next one uses again.
 #[inline(never)]
 pub fn follow(key: &Key, packed: u32, epoch: u32) -> Answer {
     let arrival = Arrival::unpack(packed);
-    let Some(session) = SESSIONS.get_ptr_mut(key.as_ref()) else {
+    let Some(found) = find(key) else {
         return NONE;
     };
-    // SAFETY: a live map value: if it is deleted meanwhile, its memory stays a session's until this program has ended. The helper takes
-    // nothing.
-    let (state, verdict, last_packet, now) = unsafe {
-        (
-            (*session).state,
-            (&raw const (*session).verdict).read_volatile(),
-            (*session).last_packet,
-            bpf_ktime_get_coarse_ns(),
-        )
-    };
-    let is_over = is_over(key, state, last_packet, now);
-    if !is_over && verdict.epoch() != epoch {
-        return STALE | u64::from(opener(state));
+    let answer = found.answer(epoch);
+    if !found.is_over && which(answer) == STALE {
+        return answer;
     }
-    let is_syn = arrival.tcp_flags & (SYN | ACK) == SYN;
-    let is_answer_to_rejected =
-        arrival.direction != opener(state) && verdict.outcome() as u8 == ACTION_REJECT;
-    if is_over || (is_syn && (is_closing(state) || is_answer_to_rejected)) {
+    if found.is_over || found.is_replaced_by(arrival) {
         let _ = SESSIONS.remove(key.as_ref());
-        return NONE;
+        return ENDED;
     }
-    let adds = arrival.adds(state);
-    // SAFETY: as above.
+    let adds = arrival.adds(found.state);
+    // SAFETY: as in `find`.
     unsafe {
-        if state & adds != adds {
-            atomic::or(&raw mut (*session).state, adds);
+        if found.state & adds != adds {
+            atomic::or(&raw mut (*found.session).state, adds);
         }
-        (*session).last_packet = now;
+        (*found.session).last_packet = found.now;
     }
-    FOUND | u64::from(verdict.outcome())
+    answer
 }
 
 /// What was decided of the session that an ICMP error is about: [`FOUND`], [`STALE`] or [`NONE`]. It is not kept alive thereby.
 #[inline(never)]
 pub fn about(key: &Key, epoch: u32) -> Answer {
-    let Some(session) = SESSIONS.get_ptr_mut(key.as_ref()) else {
-        return NONE;
-    };
-    // SAFETY: as in `follow`.
-    let (state, verdict, last_packet, now) = unsafe {
-        (
-            (*session).state,
-            (&raw const (*session).verdict).read_volatile(),
-            (*session).last_packet,
-            bpf_ktime_get_coarse_ns(),
-        )
-    };
-    if is_over(key, state, last_packet, now) {
-        return NONE;
+    match find(key) {
+        Some(found) if !found.is_over => found.answer(epoch),
+        _ => NONE,
     }
-    if verdict.epoch() != epoch {
-        return STALE | u64::from(opener(state));
-    }
-    FOUND | u64::from(verdict.outcome())
 }
 
 /// Notes what the policy that holds now says of a session.
@@ -296,7 +339,7 @@ pub fn about(key: &Key, epoch: u32) -> Answer {
 pub fn judged_again(key: &Key, outcome: u32, epoch: u32) {
     if let Some(session) = SESSIONS.get_ptr_mut(key.as_ref()) {
         let verdict = SessionVerdict::new(outcome, epoch);
-        // SAFETY: as in `follow`; it is written in one word.
+        // SAFETY: as in `find`; it is written in one word.
         unsafe { (&raw mut (*session).verdict).write_volatile(verdict) };
     }
 }
@@ -316,8 +359,7 @@ pub fn open(key: &Key, packed: u32, outcome: u32, epoch: u32, zero: u32) -> Answ
         0
     };
     let session = Session {
-        // SAFETY: the helper takes nothing.
-        last_packet: unsafe { bpf_ktime_get_coarse_ns() },
+        last_packet: now(),
         verdict: SessionVerdict::new(outcome, epoch),
         state: opened | arrival.adds(opened),
         reserved: 0,
@@ -335,9 +377,17 @@ pub fn open(key: &Key, packed: u32, outcome: u32, epoch: u32, zero: u32) -> Answ
     }
 }
 
+/// `CLOCK_MONOTONIC` in nanoseconds; as of the last tick where the kernel tells that, for it is cheaper.
 #[inline(always)]
-fn is_over(key: &Key, state: u32, last_packet: u64, now: u64) -> bool {
-    now.saturating_sub(last_packet) > max_idle_nanoseconds(key.protocol(), state)
+fn now() -> u64 {
+    // SAFETY: the helpers take nothing.
+    unsafe {
+        if eni::has_coarse_clock() {
+            bpf_ktime_get_coarse_ns()
+        } else {
+            bpf_ktime_get_ns()
+        }
+    }
 }
 
 /// `-EEXIST` of include/uapi/asm-generic/errno-base.h.

@@ -1,15 +1,14 @@
 //! Changing a key that the parser has written.
-use super::{AddressesV4, AddressesV6, KeyV4, KeyV6, pair};
+use super::{AddressesV4, AddressesV6, KeyV4, KeyV6, pair, second};
 
 /// What is changed of a key by a program that is not an ENI's own.
-pub trait FlowKey {
+pub trait FlowKey: super::Key {
     /// Of which ENI the flow is, its action, and who counts it.
     fn set(&mut self, slot: u32, action: u8, origin: u8);
     /// Both ports as they lie in the packet, the source's first.
     fn ports(&self) -> u32;
     /// Likewise.
     fn set_ports(&mut self, ports: u32);
-    fn protocol(&self) -> u8;
 }
 
 impl FlowKey for KeyV4 {
@@ -27,11 +26,6 @@ impl FlowKey for KeyV4 {
     #[inline(always)]
     fn set_ports(&mut self, ports: u32) {
         self.words[1] = pair(self.words[1] as u32, ports);
-    }
-
-    #[inline(always)]
-    fn protocol(&self) -> u8 {
-        self.last as u8
     }
 }
 
@@ -59,11 +53,6 @@ impl FlowKey for KeyV6 {
     fn set_ports(&mut self, ports: u32) {
         self.words[4] = pair(self.words[4] as u32, ports);
     }
-
-    #[inline(always)]
-    fn protocol(&self) -> u8 {
-        self.last as u8
-    }
 }
 
 impl KeyV6 {
@@ -88,10 +77,4 @@ impl KeyV6 {
 fn with_action(last: u32, action: u8, origin: u8) -> u32 {
     let [protocol, direction, ..] = last.to_ne_bytes();
     u32::from_ne_bytes([protocol, direction, action, origin])
-}
-
-/// The second of a [`pair`].
-#[inline(always)]
-fn second(pair: u64) -> u32 {
-    (pair >> 32) as u32
 }

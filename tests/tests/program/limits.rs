@@ -22,10 +22,10 @@ use crate::{
 
 /// Instructions that the verifier may walk for a program: over twice what it walks now. The kernel's own limit is a million, and
 /// a program that comes near it may be refused by an older kernel.
-const MAX_VERIFIED_INSTRUCTIONS: u32 = 200_000;
+const MAX_VERIFIED_INSTRUCTIONS: u32 = 100_000;
 
 /// Likewise, of a program that judges.
-const MAX_VERIFIED_OF_JUDGING: u32 = 600_000;
+const MAX_VERIFIED_OF_JUDGING: u32 = 250_000;
 
 /// A UDP datagram of a flow of its own for each number, of 28 octets in IPv4 and 48 in IPv6.
 pub(crate) fn flow(v6: bool, number: u16) -> Vec<u8> {

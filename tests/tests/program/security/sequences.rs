@@ -38,13 +38,27 @@ struct Scene {
     local: BTreeMap<bool, Vec<IpAddr>>,
     peers: BTreeMap<bool, Vec<IpAddr>>,
     ports: Vec<u16>,
+    protocols: &'static [u8],
     /// Packets that were sent and are no later fragments.
     past: Vec<Packet>,
 }
 
+/// What a case is about.
+#[derive(Clone, Copy)]
+enum About {
+    /// Few addresses and ports, and all protocols.
+    All,
+    /// One TCP connection after the other with the same addresses and ports, so that packets meet sessions that are closing.
+    OneConnection,
+}
+
 impl Scene {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, about: About) -> Self {
         let mut random = Random(seed);
+        let (addresses, ports, protocols): (_, _, &[u8]) = match about {
+            About::All => (2, 3, &[1, 6, 6, 6, 17, 17, 58, 47, 132]),
+            About::OneConnection => (1, 1, &[6]),
+        };
         let mut pool = |count: usize| {
             let families = [(false, AddressFamily::V4), (true, AddressFamily::V6)];
             families
@@ -54,13 +68,14 @@ impl Scene {
                 })
                 .into()
         };
-        let (local, peers) = (pool(2), pool(2));
-        let ports = (0..3).map(|_| random.port()).collect();
+        let (local, peers) = (pool(addresses), pool(addresses));
+        let ports = (0..ports).map(|_| random.port()).collect();
         Self {
             random,
             local,
             peers,
             ports,
+            protocols,
             past: Vec::new(),
         }
     }
@@ -119,7 +134,7 @@ impl Scene {
     /// A packet that belongs to none that was sent, unless by chance.
     fn fresh(&mut self) -> Packet {
         let direction = self.random.direction();
-        let protocol = self.random.of(&[1, 6, 6, 6, 17, 17, 58, 47, 132]);
+        let protocol = self.random.of(self.protocols);
         let flow = self.flow(direction, protocol);
         let detail = match protocol {
             6 => Detail::Tcp {
@@ -382,12 +397,13 @@ const ROOM: usize = 4096;
 fn hold_against(
     host: &mut Host,
     config: SessionConfig,
+    about: About,
     seed: u64,
     packets: usize,
 ) -> Result<(), String> {
     host.forget();
     let mut random = Random(!seed);
-    let mut scene = Scene::new(seed);
+    let mut scene = Scene::new(seed, about);
     let mut case = Case {
         host,
         config,
@@ -434,7 +450,7 @@ fn hold_against(
     Ok(())
 }
 
-fn run(mode: SecurityMode, when_full: WhenFull, max_sessions: usize) {
+fn run(mode: SecurityMode, when_full: WhenFull, max_sessions: usize, about: About) {
     let host = Host::new(mode, when_full, max_sessions as u32);
     let host = RefCell::new(host);
     let config = SessionConfig {
@@ -451,7 +467,8 @@ fn run(mode: SecurityMode, when_full: WhenFull, max_sessions: usize) {
     };
     let cases = (1..400_usize, any::<u64>());
     let result = TestRunner::new(runner).run(&cases, |(packets, seed)| {
-        hold_against(&mut host.borrow_mut(), config, seed, packets).map_err(TestCaseError::fail)
+        hold_against(&mut host.borrow_mut(), config, about, seed, packets)
+            .map_err(TestCaseError::fail)
     });
     if let Err(error) = result {
         panic!("{error}");
@@ -463,7 +480,7 @@ fn packets_are_judged_by_their_sessions_where_rejected_ones_pass() {
     if skip_unless_root("packets_are_judged_by_their_sessions_where_rejected_ones_pass") {
         return;
     }
-    run(SecurityMode::Observe, WhenFull::Accept, ROOM);
+    run(SecurityMode::Observe, WhenFull::Accept, ROOM, About::All);
 }
 
 #[test]
@@ -471,7 +488,7 @@ fn packets_are_judged_by_their_sessions_where_rejected_ones_are_dropped() {
     if skip_unless_root("packets_are_judged_by_their_sessions_where_rejected_ones_are_dropped") {
         return;
     }
-    run(SecurityMode::Enforce, WhenFull::Accept, ROOM);
+    run(SecurityMode::Enforce, WhenFull::Accept, ROOM, About::All);
 }
 
 #[test]
@@ -479,7 +496,7 @@ fn what_finds_no_room_for_its_session_is_accepted_if_so_configured() {
     if skip_unless_root("what_finds_no_room_for_its_session_is_accepted_if_so_configured") {
         return;
     }
-    run(SecurityMode::Observe, WhenFull::Accept, 4);
+    run(SecurityMode::Observe, WhenFull::Accept, 4, About::All);
 }
 
 #[test]
@@ -487,5 +504,15 @@ fn what_finds_no_room_for_its_session_is_rejected_if_so_configured() {
     if skip_unless_root("what_finds_no_room_for_its_session_is_rejected_if_so_configured") {
         return;
     }
-    run(SecurityMode::Enforce, WhenFull::Reject, 4);
+    run(SecurityMode::Enforce, WhenFull::Reject, 4, About::All);
+}
+
+#[test]
+fn a_connection_that_comes_after_one_that_is_closing_is_judged_anew() {
+    if skip_unless_root("a_connection_that_comes_after_one_that_is_closing_is_judged_anew") {
+        return;
+    }
+    for mode in [SecurityMode::Observe, SecurityMode::Enforce] {
+        run(mode, WhenFull::Accept, ROOM, About::OneConnection);
+    }
 }
