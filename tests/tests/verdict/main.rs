@@ -11,6 +11,8 @@ mod frames;
 #[cfg(test)]
 mod groups;
 #[cfg(test)]
+mod refused;
+#[cfg(test)]
 mod scene;
 #[cfg(test)]
 mod sessions;
