@@ -164,3 +164,38 @@ fn what_a_killed_agent_left_is_taken_over_or_removed() {
         killed_and_followed(from, to, with_foreign);
     }
 }
+
+/// An agent that is told to end before it was told of the devices leaves what it has found to the next one: it cannot take it off.
+#[test]
+fn an_agent_that_ends_at_once_forgets_nothing_of_the_one_before() {
+    if skip_unless_root("an_agent_that_ends_at_once_forgets_nothing_of_the_one_before") {
+        return;
+    }
+    for _ in 0..3 {
+        let pair = wire(1500);
+        let right = pair.right();
+        let mut agent = start(&at_right(&pair, (AttachMode::Clsact, Hook::Tc)));
+        let pins = agent.pin_path().to_owned();
+        agent.kill().expect("the agent's end");
+        // It is held up where it drains what it has found, so that both signal and devices wait for it.
+        agent.set_failpoint(Some("drain-begun:1=say,drain-begun:1=sleep-300ms"));
+        agent.restart().expect("another agent");
+        let begin = agent.log_mark().expect("it runs");
+        agent
+            .wait_for_log(begin, "reached drain-begun")
+            .expect("it drains");
+        let outcome = agent.stop().expect("the agent's end");
+        assert!(outcome.status.success(), "{}", outcome.stderr);
+        let left = ours(&names(right));
+        assert!(left == 0 || pins.exists(), "{left} filters are forgotten");
+
+        agent.set_failpoint(None);
+        agent.restart().expect("another agent");
+        agent.wait_until_captured(&[RIGHT]).expect("captured");
+        agent.stop().expect("the agent's end");
+        assert_eq!(ours(&names(right)), 0);
+        assert!(!pins.exists(), "{} is left behind", pins.display());
+        let qdiscs = tc(&right.namespace, "qdisc show");
+        assert!(!qdiscs.contains("clsact"), "{qdiscs}");
+    }
+}

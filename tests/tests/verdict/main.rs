@@ -23,6 +23,8 @@ mod groups;
 #[cfg(test)]
 mod harmless;
 #[cfg(test)]
+mod refused;
+#[cfg(test)]
 mod scene;
 #[cfg(test)]
 mod sessions;
