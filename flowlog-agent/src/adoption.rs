@@ -7,9 +7,9 @@ use flowlog_model::record::Eni;
 
 use crate::{
     bpf::{BpfError, OtherCounters, OtherPins, OverflowPacket, pins},
-    drain::{Books, DrainError, flow, skipped},
+    drain::{Books, DrainError, flow},
     flows::Flow,
-    spool::{Committed, Kept, KernelMark, RuleIds, Spool},
+    spool::{Committed, KernelMark, Spool},
 };
 
 /// Flips and position of a mark that says that all was drained, and nothing counts any more.
@@ -142,23 +142,7 @@ impl Adopted {
             flips: ALL,
             ring_position: ALL,
         };
-        let mut ledger = books.ledger.clone();
-        let skipped = skipped(&aside, books.ledger.lost());
-        let committed = writer.commit(mark, &skipped, |drain| {
-            if self.is_in_ledger() {
-                ledger.drained(drain, &aside, books.enis);
-            } else {
-                // It was counted before the ledger looked at the devices.
-                ledger.drained(&Committed::default(), &[], books.enis);
-            }
-            Kept {
-                // Nothing was judged.
-                rule_ids: RuleIds::new(),
-                extras: serde_json::to_value(&ledger).unwrap_or_default(),
-            }
-        })?;
-        *books.ledger = ledger;
-        Ok(committed)
+        Ok(books.commit(writer, mark, &aside, self.is_in_ledger())?)
     }
 
     /// Removes its pins.
@@ -195,7 +179,7 @@ mod tests {
         flows::ByDirection,
         ledger::Ledger,
         slots::{CapturedEnis, EniInSlot},
-        spool::{Closing, SpoolConfig, State, Volumes, WindowReader},
+        spool::{Closing, Kept, RuleIds, SpoolConfig, State, Volumes, WindowReader},
         window::Window,
     };
     use flowlog_common::ABI_VERSION;

@@ -19,7 +19,7 @@ use crate::{
     ledger::Ledger,
     sizing::Sizing,
     slots::EniTable,
-    spool::{Committed, Kept, KernelMark, RuleIds, Spool, SpoolError, Volumes},
+    spool::{Committed, DrainWriter, Kept, KernelMark, RuleIds, Spool, SpoolError, Volumes},
 };
 
 /// Why there was no drain.
@@ -55,6 +55,36 @@ pub struct Books<'a> {
     pub rule_ids: &'a dyn Fn(&BTreeSet<u32>) -> RuleIds,
     /// Gives the boot time, by which a commit is timed.
     pub now: &'a dyn Fn() -> Duration,
+}
+
+impl Books<'_> {
+    /// Commits a drain and enters it in the ledger, in one step: the ledger as it is after it is kept with it. `aside` is what is in no
+    /// flow, by `slot * 2 + direction`. `in_ledger` says whether the ledger has the devices that this was counted on; otherwise nothing is
+    /// entered but that what was lost is told.
+    pub(crate) fn commit(
+        &mut self,
+        writer: DrainWriter<'_>,
+        mark: KernelMark,
+        aside: &[EniCounters],
+        in_ledger: bool,
+    ) -> Result<Committed, SpoolError> {
+        let mut ledger = self.ledger.clone();
+        let skipped = skipped(aside, ledger.lost());
+        let committed = writer.commit(mark, &skipped, |drain| {
+            if in_ledger {
+                ledger.drained(drain, aside, self.enis);
+            } else {
+                ledger.drained(&Committed::default(), &[], self.enis);
+            }
+            Kept {
+                rule_ids: (self.rule_ids)(&drain.rules),
+                // Text keys and numbers always can be.
+                extras: serde_json::to_value(&ledger).unwrap_or_default(),
+            }
+        })?;
+        *self.ledger = ledger;
+        Ok(committed)
+    }
 }
 
 /// Owns the counters and their ring.
@@ -215,19 +245,9 @@ impl Drainer {
             flips: self.counters.flips(),
             ring_position,
         };
-        let skipped = skipped(&aside, books.ledger.lost());
-        let mut ledger = books.ledger.clone();
         let read = (books.now)();
-        let committed = writer.commit(mark, &skipped, |drain| {
-            ledger.drained(drain, &aside, books.enis);
-            Kept {
-                rule_ids: (books.rule_ids)(&drain.rules),
-                // Text keys and numbers always can be.
-                extras: serde_json::to_value(&ledger).unwrap_or_default(),
-            }
-        })?;
+        let committed = books.commit(writer, mark, &aside, true)?;
         let commit_time = (books.now)().saturating_sub(read);
-        *books.ledger = ledger;
         let drain = Drain {
             committed,
             aside,
@@ -261,7 +281,7 @@ pub(crate) fn flow<K: FlowKey>(packet: &Overflow<K>) -> Flow<K> {
 }
 
 /// What is in no flow and belongs into one.
-pub(crate) fn skipped(aside: &[EniCounters], lost: &Volumes) -> Volumes {
+fn skipped(aside: &[EniCounters], lost: &Volumes) -> Volumes {
     let mut skipped = lost.clone();
     for (index, counters) in (0_u32..).zip(aside) {
         for volume in [counters.map_full, counters.unparsable] {

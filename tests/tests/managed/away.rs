@@ -106,3 +106,39 @@ fn what_was_captured_for_a_flow_log_that_is_deleted_is_delivered_also_after_a_re
     });
     place.stop_agent();
 }
+
+#[test]
+fn what_is_not_delivered_outlives_what_the_agent_knew_of_its_flow_logs() {
+    if skip_unless_root("what_is_not_delivered_outlives_what_the_agent_knew_of_its_flow_logs") {
+        return;
+    }
+    let mut place = Place::new();
+    place.wait_for_enis(&[LEFT, RIGHT]);
+    // Its folder is a file, so that nothing can be written.
+    let blocked = place.folder.path().join("records");
+    std::fs::write(&blocked, "").expect("a file");
+    let id = place.create("everything", &[]);
+    let mut sent = place.flood(100);
+    place.wait_for("a window that waits", || {
+        let status = place.agent.status().expect("a status");
+        status["spool"]["pending-windows"].as_u64() > Some(0)
+    });
+    place.kill_service();
+    place.agent.kill().expect("killed");
+    sent = sum(sent, place.flood(200));
+    let kept = place.agent.spool_path().join("managed.json");
+    std::fs::write(kept, "{").expect("damaged");
+    place.agent.restart().expect("restarted");
+    place
+        .agent
+        .wait_until_captured(&[LEFT, RIGHT])
+        .expect("captured");
+    sent = sum(sent, place.flood(400));
+    assert_eq!(place.service_status()["flow-logs"], 0);
+    std::fs::remove_file(&blocked).expect("removed");
+    place.restart_service();
+    place.wait_for("the flow log", || place.service_status()["flow-logs"] == 1);
+    sent = sum(sent, place.flood(800));
+    place.stop_agent();
+    place.wait_for_volume(&id, RIGHT, Direction::In, sent);
+}

@@ -1,6 +1,6 @@
 """A change by the official SDK, unmodified, and what Terraform does then: asks until the flow log has arrived.
 
-`sdk.py ENDPOINT KEY-FILE create VPC NAME`, or with `activate`, `deactivate` or `delete` and an id. Prints the id.
+`sdk.py ENDPOINT KEY-FILE create VPC NAME [TRAFFIC-TYPE]`, or with `activate`, `deactivate` or `delete` and an id. Prints the id.
 """
 import json
 import sys
@@ -27,7 +27,7 @@ def until(client, id, wanted):
         time.sleep(0.1)
 
 
-def main(endpoint, key_file, action, subject, name=""):
+def main(endpoint, key_file, action, subject, name="", traffic_type="All"):
     with open(key_file) as file:
         key = json.load(file)
     config = Config(
@@ -44,7 +44,7 @@ def main(endpoint, key_file, action, subject, name=""):
             region_id=REGION,
             resource_type="VPC",
             resource_id=subject,
-            traffic_type="All",
+            traffic_type=traffic_type,
             flow_log_name=name,
             project_name="p-one",
             log_store_name="s-one",
