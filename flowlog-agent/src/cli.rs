@@ -99,6 +99,7 @@ struct RunArguments {
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
+    abort_on_panic();
     let cli = Cli::parse();
     // What a report is about is in the report.
     start_tracing(match cli.command {
@@ -155,6 +156,15 @@ fn run(arguments: &RunArguments) -> Result<(), AgentError> {
     // A compaction of the spool may take minutes, and is of no use any more.
     runtime.shutdown_background();
     result
+}
+
+/// Has a panic end the process, whichever thread it is in: what it leaves half done is taken up by the next start.
+fn abort_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |what| {
+        tell(what);
+        std::process::abort();
+    }));
 }
 
 /// Logs go to standard error: standard output is the records'.

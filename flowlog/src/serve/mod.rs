@@ -13,6 +13,7 @@ pub mod http;
 pub mod moment;
 pub mod nonces;
 pub mod options;
+mod panics;
 pub mod rate;
 mod run;
 pub mod secrets;
@@ -33,6 +34,7 @@ const EXIT_CONFIGURATION: u8 = 64;
 /// Runs the service.
 pub(crate) fn main(options: &ServeOptions) -> ExitCode {
     run::start_tracing();
+    panics::end_the_process();
     ended(run::run(options))
 }
 

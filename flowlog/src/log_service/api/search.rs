@@ -55,14 +55,16 @@ impl Asked {
         logstore: String,
     ) -> Result<Response, LogError> {
         let request = read(&Params::of_query(&self.query))?;
-        let found = self.search(project, logstore, request).await?;
-        let rows = found.rows().map_err(LogError::internal)?;
-        let mut headers = HeaderMap::new();
-        headers.insert("x-log-progress", progress(found.complete));
-        headers.insert("x-log-count", HeaderValue::from(rows.len()));
-        let has_sql = if found.has_sql { "true" } else { "false" };
-        headers.insert("x-log-has-sql", HeaderValue::from_static(has_sql));
-        Ok((headers, json_answer(&rows)).into_response())
+        let answer = |found: QueryResult| {
+            let rows = found.rows().map_err(internal)?;
+            let mut headers = HeaderMap::new();
+            headers.insert("x-log-progress", progress(found.complete));
+            headers.insert("x-log-count", HeaderValue::from(rows.len()));
+            let has_sql = if found.has_sql { "true" } else { "false" };
+            headers.insert("x-log-has-sql", HeaderValue::from_static(has_sql));
+            Ok((headers, json_answer(&rows)).into_response())
+        };
+        self.search(project, logstore, request, answer).await
     }
 
     /// With a body; answered with an object.
@@ -72,30 +74,28 @@ impl Asked {
         logstore: String,
     ) -> Result<Response, LogError> {
         let request = read(&Params::of_json(&self.body)?)?;
-        let query = request.query.clone();
-        let found = self.search(project, logstore, request).await?;
-        // A `|` in quotes is part of the search, and then there is no SQL.
-        let (search, sql) = match query.split_once('|') {
-            Some((search, sql)) if found.has_sql => (search.trim(), sql.trim()),
-            _ => (query.trim(), ""),
+        let (query, takes_lz4) = (request.query.clone(), self.takes_lz4());
+        let answer = move |found: QueryResult| {
+            let (search, sql) = parts(&query, found.sql);
+            let rows = found.rows().map_err(internal)?;
+            let body = json!({
+                "meta": {
+                    "progress": if found.complete { COMPLETE } else { INCOMPLETE },
+                    "count": rows.len(),
+                    "hasSQL": found.has_sql,
+                    "whereQuery": search,
+                    "aggQuery": sql,
+                    "keys": found.columns(),
+                    "columnTypes": found.column_types(),
+                    "isAccurate": true,
+                    "mode": 0,
+                },
+                "data": rows,
+            });
+            let raw = serde_json::to_vec(&body).map_err(internal)?;
+            Ok(bytes_answer(raw, "application/json", takes_lz4))
         };
-        let rows = found.rows().map_err(LogError::internal)?;
-        let body = json!({
-            "meta": {
-                "progress": if found.complete { COMPLETE } else { INCOMPLETE },
-                "count": rows.len(),
-                "hasSQL": found.has_sql,
-                "whereQuery": search,
-                "aggQuery": sql,
-                "keys": found.columns(),
-                "columnTypes": found.column_types(),
-                "isAccurate": true,
-                "mode": 0,
-            },
-            "data": rows,
-        });
-        let raw = serde_json::to_vec(&body).map_err(LogError::internal)?;
-        Ok(bytes_answer(raw, "application/json", self.takes_lz4()))
+        self.search(project, logstore, request, answer).await
     }
 
     /// How many logs there are in each part of the range.
@@ -136,13 +136,15 @@ impl Asked {
         project: String,
         logstore: String,
         mut request: QueryRequest,
-    ) -> Result<QueryResult, LogError> {
+        answer: impl FnOnce(QueryResult) -> Result<Response, QueryError> + Send + 'static,
+    ) -> Result<Response, LogError> {
         let (key, index) = self.searched(project, logstore).await?;
         request.fields = fields(&index);
         let logs = &self.app.logs;
         let snapshot = logs.store.snapshot(&key, request.from, request.to);
         let account = &self.cx.caller.account_id;
-        Ok(logs.engine.query(account, snapshot, request).await?)
+        let answer = logs.engine.query_and(account, snapshot, request, answer);
+        Ok(answer.await?)
     }
 
     /// A logstore that is searched, and its index.
@@ -171,6 +173,23 @@ fn fields(index: &Value) -> Vec<IndexedField> {
         },
     };
     named.map(field).collect()
+}
+
+fn internal(error: impl std::fmt::Display) -> QueryError {
+    QueryError::Internal(error.to_string())
+}
+
+/// The search and the SQL of a query, whose SQL begins at `sql` octets, after the `|`. A `|` in quotes is part of the search.
+fn parts(query: &str, sql: Option<usize>) -> (&str, &str) {
+    let (search, sql) = sql
+        .and_then(|at| query.split_at_checked(at))
+        .unwrap_or((query, ""));
+    let search = if sql.is_empty() {
+        search
+    } else {
+        search.strip_suffix('|').unwrap_or(search)
+    };
+    (search.trim(), sql.trim())
 }
 
 impl From<QueryError> for LogError {
@@ -224,6 +243,16 @@ mod tests {
             read(r#"{"from": 1, "to": 2, "line": -1}"#),
             Err(Code::ParameterInvalid)
         );
+    }
+
+    #[test]
+    fn a_query_has_two_parts() {
+        assert_eq!(parts("a: b ", None), ("a: b", ""));
+        assert_eq!(
+            parts(r#""a|b" | SELECT 1"#, Some(7)),
+            (r#""a|b""#, "SELECT 1")
+        );
+        assert_eq!(parts("| SELECT 1", Some(1)), ("", "SELECT 1"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Runs queries: within bounds of memory, disk, time and number, on threads of their own.
 use std::collections::HashMap;
+use std::io;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +16,8 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::object_store::DefaultObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder, SessionStateDefaults};
-use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -26,8 +26,8 @@ use super::functions;
 use super::gate::Gate;
 use super::plan::Room;
 use super::result::{QueryResult, product_names};
-use super::search;
-use super::sql::{self, explain::explain};
+use super::search::{self, Parsed};
+use super::sql::{self, Sql, explain::explain};
 use super::table::Logs;
 use super::{Bucket, HistogramRequest, QueryRequest, plan};
 use crate::log_service::store::Snapshot;
@@ -37,7 +37,7 @@ use crate::log_service::store::Snapshot;
 pub struct EngineConfig {
     /// Octets of memory of all queries together.
     pub memory: usize,
-    /// Folder for what does not fit into memory; made if there is none, and emptied of what a query leaves there.
+    /// Folder for what does not fit into memory; made if there is none, and emptied.
     pub spill_folder: PathBuf,
     /// Octets in that folder.
     pub spill: u64,
@@ -76,6 +76,12 @@ impl EngineConfig {
 /// Most octets that a sort keeps for the merge of what it has spilled.
 const MERGE_OCTETS: usize = 10 * 1024 * 1024;
 
+/// Stack of a thread that runs queries, in octets, of which only what is used is memory: plans are trees, and what walks them calls itself.
+const STACK_OCTETS: usize = 16 * 1024 * 1024;
+
+/// What the threads that run queries are called. A panic in one of them ends its query, and nothing else.
+pub const THREADS: &str = "query";
+
 /// Runs queries.
 #[derive(Debug)]
 pub struct Engine {
@@ -93,7 +99,7 @@ impl Engine {
     /// [`QueryError::Internal`] if the folder cannot be used, or there are no threads to be had.
     pub fn new(config: EngineConfig) -> Result<Self, QueryError> {
         let internal = |error: &dyn std::fmt::Display| QueryError::Internal(error.to_string());
-        std::fs::create_dir_all(&config.spill_folder)
+        empty(&config.spill_folder)
             .map_err(|error| internal(&format!("{}: {error}", config.spill_folder.display())))?;
         let disk = DiskManagerBuilder::default()
             .with_mode(DiskManagerMode::Directories(vec![
@@ -112,11 +118,14 @@ impl Engine {
             .with_table_factories(HashMap::new())
             .with_file_formats(Vec::new())
             .with_table_functions(HashMap::new())
-            .with_scalar_functions(scalar_functions())
+            .with_scalar_functions(functions::all(
+                SessionStateDefaults::default_scalar_functions(),
+            ))
             .build();
         let threads = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.threads.max(1))
-            .thread_name("query")
+            .thread_name(THREADS)
+            .thread_stack_size(STACK_OCTETS)
             .enable_all()
             .build()
             .map_err(|error| internal(&error))?;
@@ -139,11 +148,22 @@ impl Engine {
         snapshot: Snapshot,
         request: QueryRequest,
     ) -> Result<QueryResult, QueryError> {
-        let parsed = search::parse(&request.query)?;
-        let sql = parsed
-            .sql
-            .map(|start| sql::parse(&request.query, start))
-            .transpose()?;
+        self.query_and(account, snapshot, request, Ok).await
+    }
+
+    /// Runs a query, and then what makes something else of its result: on the same threads and as a part of the query, for that may take as long,
+    /// and several times the memory.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn query_and<T: Send + 'static>(
+        &self,
+        account: &str,
+        snapshot: Snapshot,
+        request: QueryRequest,
+        then: impl FnOnce(QueryResult) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let (parsed, sql) = self.parse(request.query.clone()).await?;
         let start = parsed.sql.unwrap_or(request.query.len());
         let room = Room {
             rows: self.config.rows,
@@ -161,7 +181,7 @@ impl Engine {
                 &parsed.search,
             )
             .map_err(told)?;
-            match sql {
+            let found = match sql {
                 None => {
                     let page = plan::page(
                         found,
@@ -174,13 +194,14 @@ impl Engine {
                     let schema = stream.schema();
                     let (batches, complete) = plan::collect(stream, room).await.map_err(told)?;
                     let names = product_names(&schema);
-                    Ok(QueryResult {
+                    QueryResult {
                         has_sql: false,
+                        sql: None,
                         complete,
                         batches,
                         schema,
                         names,
-                    })
+                    }
                 }
                 Some(sql) => {
                     let table =
@@ -194,15 +215,17 @@ impl Engine {
                         .names
                         .filter(|names| names.len() == schema.fields().len())
                         .unwrap_or_else(|| product_names(&schema));
-                    Ok(QueryResult {
+                    QueryResult {
                         has_sql: true,
+                        sql: parsed.sql,
                         complete,
                         batches,
                         schema,
                         names,
-                    })
+                    }
                 }
-            }
+            };
+            then(found)
         })
         .await
     }
@@ -246,20 +269,31 @@ impl Engine {
         .await
     }
 
+    /// Parses a query, also its SQL, on the threads for queries, whose stack is large.
+    async fn parse(&self, query: String) -> Result<(Parsed, Option<Sql>), QueryError> {
+        let parse = move || {
+            let parsed = search::parse(&query)?;
+            let sql = parsed.sql.map(|start| sql::parse(&query, start));
+            Ok((parsed, sql.transpose()?))
+        };
+        let parsed = self.handle()?.spawn(async move { parse() }).await;
+        parsed.unwrap_or_else(|error| Err(QueryError::Internal(error.to_string())))
+    }
+
+    fn handle(&self) -> Result<Handle, QueryError> {
+        let ended = || QueryError::Internal("the engine has ended".to_owned());
+        Ok(self.threads.as_ref().ok_or_else(ended)?.handle().clone())
+    }
+
     /// Runs the work when it is its turn, on the threads for queries, within the time limit.
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         account: &str,
         held: Snapshot,
         work: impl Future<Output = Result<T, QueryError>> + Send + 'static,
     ) -> Result<T, QueryError> {
         let limit = self.config.time_limit;
-        let threads = self
-            .threads
-            .as_ref()
-            .ok_or_else(|| QueryError::Internal("the engine has ended".to_owned()))?
-            .handle()
-            .clone();
+        let threads = self.handle()?;
         let in_turn = async {
             let turn = self.gate.enter(account).await?;
             // A set aborts what it holds when it is dropped.
@@ -318,16 +352,18 @@ impl Drop for Engine {
     }
 }
 
-/// DataFusion's functions and ours; where both have a name, ours.
-fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    let ours = functions::all();
-    let is_ours = |name: &str| ours.iter().any(|function| function.name() == name);
-    let mut all = SessionStateDefaults::default_scalar_functions();
-    all.retain(|function| {
-        !is_ours(function.name()) && !function.aliases().iter().any(|name| is_ours(name))
-    });
-    all.extend(ours);
-    all
+/// Makes the folder, and removes what queries have left in it that a crash has ended.
+fn empty(folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn session_config(config: &EngineConfig) -> SessionConfig {

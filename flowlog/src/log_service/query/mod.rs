@@ -23,10 +23,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use engine::{Engine, EngineConfig};
+pub use engine::{Engine, EngineConfig, THREADS};
 pub use error::{QueryError, Wrong};
 pub use result::QueryResult;
-pub use search::{MAX_CONDITIONS, MAX_DEPTH, MAX_QUERY_BYTES};
+pub use search::{MAX_CONDITIONS, MAX_DEPTH, MAX_QUERY_BYTES, MAX_VALUE_BYTES};
 
 /// Whether the query can be run, as far as that can be told without a logstore.
 ///
@@ -37,6 +37,14 @@ pub fn check(query: &str) -> Result<(), QueryError> {
         sql::parse(query, start)?;
     }
     Ok(())
+}
+
+/// A query's search as it would be written anew, for those who hold parser and writer against each other.
+///
+/// # Errors
+/// [`QueryError::Wrong`].
+pub fn written(query: &str) -> Result<String, QueryError> {
+    Ok(search::parse(query)?.search.to_string())
 }
 
 /// What is asked for.

@@ -18,6 +18,8 @@ const TIMES: &str = "%Y-%m-%d %H:%M:%S%.3f";
 pub struct QueryResult {
     /// Whether the query had an SQL.
     pub has_sql: bool,
+    /// Where in the query it begins, in octets, after the `|`.
+    pub sql: Option<usize>,
     /// Whether this is all: false if there was more than a result may have.
     pub complete: bool,
     /// The rows. Of a search without SQL, with the columns of the store.

@@ -10,6 +10,7 @@
 //!
 //! A time may be given as a number of Unix seconds too. All times are UTC.
 pub(crate) mod address;
+mod bounded;
 pub(crate) mod client;
 pub(crate) mod time;
 
@@ -21,8 +22,29 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF};
 
-/// The functions that SQL may call.
-pub(crate) fn all() -> Vec<Arc<ScalarUDF>> {
+/// The functions that SQL may call: of `theirs`, which are DataFusion's, those that we have not ourselves.
+pub(crate) fn all(mut theirs: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
+    let ours = ours();
+    theirs.retain(|function| {
+        let mut names = function
+            .aliases()
+            .iter()
+            .map(String::as_str)
+            .chain([function.name()]);
+        !names.any(|name| {
+            bounded::REFUSED.contains(&name) || ours.iter().any(|function| function.name() == name)
+        })
+    });
+    for function in &mut theirs {
+        if let Some(bounded) = bounded::bounded(function) {
+            *function = Arc::new(bounded);
+        }
+    }
+    theirs.extend(ours);
+    theirs
+}
+
+fn ours() -> Vec<Arc<ScalarUDF>> {
     vec![
         Arc::new(ScalarUDF::new_from_impl(address::IsSubnetOf::new())),
         Arc::new(ScalarUDF::new_from_impl(address::IsPrivate::new())),

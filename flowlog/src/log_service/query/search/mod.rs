@@ -34,12 +34,15 @@ pub(crate) mod word;
 
 use std::fmt::{self, Write as _};
 
-pub(crate) use parse::parse;
+pub(crate) use parse::{Parsed, parse};
 
 /// Most conditions in a search.
 pub const MAX_CONDITIONS: usize = 30;
 /// Most parentheses and `not`s around a condition.
 pub const MAX_DEPTH: usize = 30;
+/// Most octets of a value. A field may have a megabyte, and looking for a value in it can take as many steps as both have octets together,
+/// multiplied.
+pub const MAX_VALUE_BYTES: usize = 1024;
 /// Most octets of a query, its SQL included.
 pub const MAX_QUERY_BYTES: usize = 32 * 1024;
 
@@ -123,6 +126,22 @@ impl Search {
             Self::Where(_) => 1,
             Self::Not(inner) => inner.conditions(),
             Self::All(parts) | Self::Any(parts) => parts.iter().map(Self::conditions).sum(),
+        }
+    }
+
+    /// Octets of the longest value.
+    pub(crate) fn longest_value(&self) -> usize {
+        match self {
+            Self::Where(Condition::Anywhere(pattern) | Condition::Field(_, pattern)) => {
+                match pattern {
+                    Pattern::Exact(text) | Pattern::Wildcard(text) => text.len(),
+                }
+            }
+            Self::Everything | Self::Where(_) => 0,
+            Self::Not(inner) => inner.longest_value(),
+            Self::All(parts) | Self::Any(parts) => {
+                parts.iter().map(Self::longest_value).max().unwrap_or(0)
+            }
         }
     }
 }

@@ -8,8 +8,8 @@ use winnow::token::{literal, none_of, one_of, rest, take_while};
 
 use super::field::{self, Kind};
 use super::{
-    Bound, Comparison, Condition, MAX_CONDITIONS, MAX_DEPTH, MAX_QUERY_BYTES, Number, Pattern,
-    Search, is_bare, is_reserved,
+    Bound, Comparison, Condition, MAX_CONDITIONS, MAX_DEPTH, MAX_QUERY_BYTES, MAX_VALUE_BYTES,
+    Number, Pattern, Search, is_bare, is_reserved,
 };
 use crate::log_service::query::{QueryError, Wrong};
 
@@ -51,6 +51,13 @@ pub(crate) fn parse(query: &str) -> Result<Parsed, QueryError> {
     if conditions > MAX_CONDITIONS {
         return Err(Wrong::whole(format!(
             "the search has {conditions} conditions: allowed are {MAX_CONDITIONS}"
+        ))
+        .into());
+    }
+    let longest = parsed.search.longest_value();
+    if longest > MAX_VALUE_BYTES {
+        return Err(Wrong::whole(format!(
+            "the search has a value of {longest} octets: allowed are {MAX_VALUE_BYTES}"
         ))
         .into());
     }

@@ -254,8 +254,14 @@ fn limits() {
             .contains("at most 30 parentheses")
     );
     assert!(parse(&"not ".repeat(10_000)).is_err());
-    assert!(parse(&"x".repeat(MAX_QUERY_BYTES)).is_ok());
-    assert!(parse(&"x".repeat(MAX_QUERY_BYTES + 1)).is_err());
+    let long = |octets: usize| format!("x{}", " ".repeat(octets - 1));
+    assert!(parse(&long(MAX_QUERY_BYTES)).is_ok());
+    assert!(parse(&long(MAX_QUERY_BYTES + 1)).is_err());
+    for search in ["", "key: ", "not not key: ", "a and ", "a or key: "] {
+        let with = |octets: usize| format!("{search}{}", "x".repeat(octets));
+        assert!(parse(&with(MAX_VALUE_BYTES)).is_ok());
+        assert!(parse(&with(MAX_VALUE_BYTES + 1)).is_err());
+    }
 }
 
 fn text() -> impl Strategy<Value = String> {

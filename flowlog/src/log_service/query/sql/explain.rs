@@ -11,6 +11,9 @@ use crate::log_service::store::schema::{OTHER, SEQUENCE};
 /// What DataFusion names when there is no more room for what is spilled.
 const SPILL_LIMIT: &str = "max_temp_directory_size";
 
+/// Most characters of what DataFusion says.
+const MAX_TOLD: usize = 240;
+
 /// Most names of fields that an error lists.
 const MAX_NAMES: usize = 40;
 
@@ -118,15 +121,15 @@ fn field(query: &str, start: usize, error: &SchemaError) -> String {
     }
 }
 
-/// Without the advice that is for DataFusion's developers.
+/// Without the advice that is for DataFusion's developers; cut off where it repeats much of the query.
 fn first_sentence(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
-    decapitalized(
-        line.split(". This was likely")
-            .next()
-            .unwrap_or(line)
-            .trim_end_matches('.'),
-    )
+    let sentence = line.split(". This was likely").next().unwrap_or(line);
+    let told = match sentence.char_indices().nth(MAX_TOLD) {
+        Some((end, _)) => format!("{}…", &sentence[..end]),
+        None => sentence.trim_end_matches('.').to_owned(),
+    };
+    decapitalized(&told)
 }
 
 /// The message as the part of a sentence.

@@ -12,6 +12,7 @@
 //!
 //! Allowed is one statement, a SELECT, on the table `log` and on what the statement itself names.
 pub(crate) mod explain;
+mod weight;
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -21,7 +22,7 @@ use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
     ObjectNamePart, Query, Select, SelectItem, SetExpr, Spanned as _, Statement as SqlStatement,
-    TableFactor, TableWithJoins, VisitMut as _, VisitorMut,
+    TableFactor, TableWithJoins, Value, VisitMut as _, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::Span;
@@ -71,6 +72,9 @@ pub(crate) fn parse(query: &str, start: usize) -> Result<Sql, QueryError> {
         return Err(Wrong::expected(query, start, "a SELECT: nothing else is allowed").into());
     };
     let names = names(&select.body);
+    if let Some(expected) = weight::too_deep(&statement) {
+        return Err(Wrong::expected(query, start, &expected).into());
+    }
     let mut manners = Manners {
         query,
         start,
@@ -79,6 +83,9 @@ pub(crate) fn parse(query: &str, start: usize) -> Result<Sql, QueryError> {
     };
     if let ControlFlow::Break(wrong) = statement.visit(&mut manners) {
         return Err(wrong.into());
+    }
+    if let Some(expected) = weight::too_large(&statement) {
+        return Err(Wrong::expected(query, start, &expected).into());
     }
     let sequence = manners.sequence;
     Ok(Sql {
@@ -153,6 +160,9 @@ impl VisitorMut for Manners<'_> {
                     underscored(&mut column.name);
                 }
             }
+        }
+        if !query.pipe_operators.is_empty() {
+            return self.refuse(query.body.span(), "a SELECT without |>");
         }
         self.body(&query.body)
     }
@@ -298,8 +308,10 @@ fn rewritten(function: &mut Function) -> Option<Expr> {
             else {
                 return None;
             };
-            // What is counted is not NULL only where the condition is true.
-            *condition = case(condition.clone(), condition.clone(), None);
+            // What is counted is not NULL only where the condition is true. The condition is there once: in a condition that counts
+            // itself, each level would make it twice as long.
+            let one = Expr::value(Value::Number("1".into(), false));
+            *condition = case(condition.clone(), one, None);
             None
         }
         _ => None,

@@ -1,8 +1,10 @@
 //! What a query may not do, and how much.
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::fixture::{Fixture, batch, log};
-use crate::log_service::query::{QueryError, QueryRequest};
+use crate::log_service::query::{Engine, EngineConfig, QueryError, QueryRequest, check};
 
 fn fixture(logs: u32) -> Fixture {
     let logs = (0..logs)
@@ -56,6 +58,7 @@ fn nothing_but_reading_the_log_is_allowed() {
         "SELECT 1; DROP TABLE log",
         "SELECT 1; SELECT 2",
         "SELECT * INTO t FROM log",
+        "SELECT srcport FROM log |> EXTEND srcport + srcport AS a",
         "SELECT * FROM '{file}'",
         "SELECT * FROM \"{file}\"",
         "SELECT * FROM read_csv('{file}')",
@@ -160,6 +163,27 @@ fn a_query_that_nobody_waits_for_gives_its_turn_back() {
 }
 
 #[test]
+fn a_query_that_panics_fails_alone_and_gives_its_turn_back() {
+    let fixture = Fixture::with(&[], 0, |config| config.running = 1);
+    let work = async { panic!("as if DataFusion had a mistake") };
+    let run = fixture
+        .engine
+        .run::<()>("account", fixture.snapshot.clone(), work);
+    assert!(matches!(fixture.wait(run), Err(QueryError::Internal(_))));
+    assert_eq!(fixture.table("* | SELECT count(1)"), ["0"]);
+}
+
+#[test]
+fn what_queries_have_left_when_the_process_was_killed_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = folder.path().join("datafusion-abc");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("spilled"), "x").unwrap();
+    let _engine = Engine::new(EngineConfig::new(folder.path())).unwrap();
+    assert!(!left.exists());
+}
+
+#[test]
 fn what_does_not_fit_into_memory_goes_to_the_disk_and_no_further() {
     let query = "* | SELECT __time__, max(message) AS m, count(1) AS n GROUP BY __time__ ORDER BY m, __time__";
     let logs = || {
@@ -185,6 +209,145 @@ fn what_does_not_fit_into_memory_goes_to_the_disk_and_no_further() {
         "{:?}",
         no_room.query(&query).map(|found| found.count())
     );
+}
+
+/// Text that is small, and what becomes of it is not: neither stack, memory nor time may run out.
+#[test]
+fn what_grows_beyond_all_bounds_when_it_is_planned_is_refused() {
+    let fixture = fixture(20);
+    let nested = |open: &str, inner: &str, close: &str, depth: usize| {
+        format!("{}{inner}{}", open.repeat(depth), close.repeat(depth))
+    };
+    let chained = |first: &str, next: &str, times: usize| format!("{first}{}", next.repeat(times));
+    let with = |table: &str, times: usize| {
+        let tables: Vec<String> = (1..=times)
+            .map(|number| {
+                format!(
+                    "t{number} AS ({})",
+                    table.replace("{}", &format!("t{}", number - 1))
+                )
+            })
+            .collect();
+        format!(
+            "WITH t0 AS (SELECT srcport AS a FROM log), {} SELECT * FROM t{times} WHERE a > 0",
+            tables.join(", ")
+        )
+    };
+    for sql in [
+        format!("SELECT {}", chained("1", "+1", 14_000)),
+        format!("SELECT {}", nested("(", "1", ")", 10_000)),
+        format!("SELECT {}", nested("- ", "1", "", 10_000)),
+        format!("SELECT {}", nested("not ", "true", "", 8000)),
+        format!("SELECT {}", nested("count_if(", "true", ")", 45)),
+        format!("SELECT {}", nested("if(true, ", "1", ", 2)", 45)),
+        format!("SELECT {}", nested("coalesce(", "srcport", ", 1)", 45)),
+        format!(
+            "SELECT {}",
+            nested("CASE WHEN ", "true", " THEN true ELSE false END", 45)
+        ),
+        format!(
+            "SELECT 1 WHERE {}",
+            chained("true", " or srcport = 1", 1800)
+        ),
+        format!("SELECT {}", chained("true", " BETWEEN false AND true", 150)),
+        format!("SELECT {}", chained("true", " IN (true, false, NULL)", 150)),
+        format!("SELECT {}", chained("'a'", " || 'a'", 4000)),
+        chained("SELECT 1", " UNION ALL SELECT 1", 1500),
+        format!(
+            "SELECT * FROM {}",
+            nested("(SELECT * FROM ", "log", ")", 2000)
+        ),
+        format!(
+            "SELECT 1 FROM log WHERE srcport IN {}",
+            nested("(SELECT srcport FROM log WHERE srcport IN ", "(1)", ")", 40)
+        ),
+        format!(
+            "SELECT count(1) GROUP BY CUBE ({})",
+            (0..40)
+                .map(|n| format!("srcport + {n}"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
+        with("SELECT x.a FROM {} x, {} y", 30),
+        with("SELECT a FROM {} UNION ALL SELECT a FROM {}", 30),
+        with("SELECT a + a AS a FROM {}", 60),
+        with("SELECT coalesce(a, 1) AS a FROM {}", 60),
+        format!(
+            "SELECT * FROM {} WHERE a > 0",
+            nested(
+                "(SELECT a + a AS a FROM ",
+                "(SELECT srcport AS a FROM log)",
+                ")",
+                22
+            )
+        ),
+    ] {
+        let error = fixture.error(&format!("* | {sql}"));
+        assert!(error.len() < 300, "{error}");
+    }
+    for search in [
+        nested("(", "a", ")", 10_000),
+        nested("not ", "a", "", 8000),
+        chained("a", " or a", 6000),
+    ] {
+        fixture.error(&search);
+    }
+    assert_eq!(fixture.table("* | SELECT count(1)"), ["20"]);
+}
+
+#[test]
+fn what_analysts_write_is_not_too_much() {
+    let fixture = fixture(20);
+    for (sql, expected) in [
+        (format!("SELECT count_if(srcport IN ({}))", (0..5000).map(|port| port.to_string()).collect::<Vec<_>>().join(", ")), "20"),
+        (format!("SELECT count(1) WHERE {}", ["srcport = 1"; 150].join(" OR ")), "1"),
+        (
+            "WITH a AS (SELECT date_trunc('hour', __time__) AS h, \"eni-id\" AS e, sum(coalesce(srcport, 0)) AS s, count(1) AS n
+            GROUP BY h, e), b AS (SELECT h, e, round(100.0 * s / CASE WHEN n = 0 THEN 1 ELSE n END, 2) AS r FROM a),
+            c AS (SELECT e, max(r) AS m, min(r) AS l FROM b GROUP BY e)
+            SELECT count(1) FROM c JOIN b ON b.e = c.e WHERE r BETWEEN l AND m AND coalesce(m, 0) > 0".to_owned(),
+            "1",
+        ),
+        ("SELECT lpad('7', 5, '0') LIMIT 1".to_owned(), "00007"),
+        ("SELECT replace('a-b', '-', '+') LIMIT 1".to_owned(), "a+b"),
+        ("SELECT regexp_replace('a1b2', '[0-9]', '#', 'g') LIMIT 1".to_owned(), "a#b#"),
+    ] {
+        assert_eq!(fixture.table(&format!("* | {sql}")), [expected], "{sql}");
+    }
+}
+
+#[test]
+fn functions_do_not_make_texts_of_any_length() {
+    let fixture = fixture(20);
+    for sql in [
+        "SELECT length(repeat('a', 2000000000))".to_owned(),
+        "SELECT length(lpad('a', 2000000000))".to_owned(),
+        "SELECT length(rpad('a', 1025, 'b'))".to_owned(),
+        format!(
+            "SELECT length(replace('{}', 'a', '{}'))",
+            "a".repeat(12_000),
+            "b".repeat(12_000)
+        ),
+        format!(
+            "SELECT length(regexp_replace('{}', '', '{}', 'g'))",
+            "a".repeat(12_000),
+            "b".repeat(12_000)
+        ),
+    ] {
+        let error = fixture.error(&format!("* | {sql}"));
+        assert!(error.len() < 300, "{error}");
+    }
+}
+
+proptest! {
+    /// The properties of the fuzz target `search`, with fewer tries.
+    #[test]
+    fn no_text_makes_the_parsers_panic(
+        query in "(?s)((SELECT|FROM|log|WITH|AS|WHERE|GROUP BY|CASE|WHEN|END|IN|BETWEEN|AND|NOT|OVER|JOIN|UNION|count|if|count_if) |[ ()\"'*,|:;.=<>a1-]|.){0,60}"
+    ) {
+        let _ = check(&query);
+        let _ = check(&format!("* | {query}"));
+    }
 }
 
 /// How many files are in the folder.
