@@ -21,7 +21,7 @@ const SETTLED_SECONDS: u32 = 900;
 const FAN_IN: usize = 8;
 /// How many files become one at most.
 const MAX_INPUTS: usize = 64;
-/// How many merges there are between two looks at what is to be flushed.
+/// How many merges of a logstore there are before another one's.
 const MAX_MERGES: usize = 64;
 
 /// Unix seconds.
@@ -44,11 +44,16 @@ pub(super) async fn all(
     }
     result = result.and(remove_obsolete(shared).await);
     for (_, key) in &logstores {
-        match compact(shared, key, now).await {
-            // What was frozen meanwhile comes before the next logstore.
-            Ok(true) => result = result.and(flush(shared, now).await),
-            Ok(false) => {}
-            Err(error) => result = result.and(Err(error)),
+        for _ in 0..MAX_MERGES {
+            match compact(shared, key, now).await {
+                // What was frozen meanwhile comes before the next merge: puts are refused when there is too much of it.
+                Ok(true) => result = result.and(flush(shared, now).await),
+                Ok(false) => break,
+                Err(error) => {
+                    result = result.and(Err(error));
+                    break;
+                }
+            }
         }
     }
     result.and(remove_obsolete(shared).await)
@@ -208,32 +213,31 @@ async fn retain(
     Ok(())
 }
 
-/// Makes large files of small ones, where there is occasion; tells whether there was.
+/// Makes a large file of small ones, where there is occasion; tells whether there was.
 async fn compact(shared: &Arc<Shared>, key: &LogstoreKey, now: u32) -> Result<bool, StoreError> {
-    let mut merges = 0;
-    while merges < MAX_MERGES
-        && let Some(manifest) = manifest(shared, key)
-        && let Some(old) = choose(&manifest.files, shared.config.file_rows, now)
+    let Some(manifest) = manifest(shared, key) else {
+        return Ok(false);
+    };
+    let Some(old) = choose(&manifest.files, shared.config.file_rows, now) else {
+        return Ok(false);
+    };
+    if !shared
+        .files
+        .has_room(old.iter().map(|file| file.octets).sum())
     {
-        if !shared
-            .files
-            .has_room(old.iter().map(|file| file.octets).sum())
-        {
-            tracing::warn!("there is no room on the disk to merge files of the logstore {key}");
-            break;
-        }
-        let mut inputs = Vec::with_capacity(old.len());
-        for file in &old {
-            inputs.push(shared.files.read(file).await?);
-        }
-        let hour = old.first().map_or(0, |file| file.hour);
-        let merged = blocking(move || merge::merge(hour, inputs)).await?;
-        failpoint::reached("merged");
-        replace(shared, key, &manifest, &old, vec![merged], now).await?;
-        failpoint::reached("compacted");
-        merges += 1;
+        tracing::warn!("there is no room on the disk to merge files of the logstore {key}");
+        return Ok(false);
     }
-    Ok(merges > 0)
+    let mut inputs = Vec::with_capacity(old.len());
+    for file in &old {
+        inputs.push(shared.files.read(file).await?);
+    }
+    let hour = old.first().map_or(0, |file| file.hour);
+    let merged = blocking(move || merge::merge(hour, inputs)).await?;
+    failpoint::reached("merged");
+    replace(shared, key, &manifest, &old, vec![merged], now).await?;
+    failpoint::reached("compacted");
+    Ok(true)
 }
 
 /// The files that are to become one: all of an hour that is complete and quiet; else some of about the same size.
