@@ -190,7 +190,7 @@ impl Engine {
                         request.reverse,
                     )
                     .map_err(told)?;
-                    let stream = page.execute_stream().await.map_err(told)?;
+                    let stream = plan::run(page).await.map_err(told)?;
                     let schema = stream.schema();
                     let (batches, complete) = plan::collect(stream, room).await.map_err(told)?;
                     let names = product_names(&schema);

@@ -1,12 +1,14 @@
 //! What is asked, as DataFusion's plans.
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::Int64Type;
+use datafusion::arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::error::DataFusionError;
 use datafusion::functions_aggregate::count::count;
 use datafusion::logical_expr::{Expr, ScalarUDF, lit};
 use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{DataFrame, SQLOptions, SessionContext, ident};
 use datafusion::sql::parser::Statement;
 use futures_util::StreamExt as _;
@@ -27,18 +29,14 @@ pub(super) fn found(
     topic: Option<&str>,
     search: &Search,
 ) -> Result<DataFrame, DataFusionError> {
-    let logs = session.read_table(Arc::new(Logs::new(snapshot, from, to)))?;
-    let time = || ident(field::TIME);
-    let mut filter = time()
-        .gt_eq(lit(i64::from(from)))
-        .and(time().lt(lit(i64::from(to))));
+    let mut logs = session.read_table(Arc::new(Logs::new(snapshot, from, to)))?;
     if let Some(topic) = topic.filter(|topic| !topic.is_empty()) {
-        filter = filter.and(ident(field::TOPIC).eq(lit(topic)));
+        logs = logs.filter(ident(field::TOPIC).eq(lit(topic)))?;
     }
     if *search != Search::Everything {
-        filter = filter.and(translate::filter(search));
+        logs = logs.filter(translate::filter(search))?;
     }
-    logs.filter(filter)
+    Ok(logs)
 }
 
 /// A page of the logs, sorted by time, and by arrival where that is the same.
@@ -99,11 +97,33 @@ pub(super) async fn select(
         .with_allow_dml(false)
         .with_allow_statements(false)
         .verify_plan(&plan)?;
-    session
-        .execute_logical_plan(plan)
-        .await?
-        .execute_stream()
-        .await
+    run(session.execute_logical_plan(plan).await?).await
+}
+
+/// Runs a plan. Texts are Utf8, as in the store, whatever they were on the way.
+pub(super) async fn run(plan: DataFrame) -> Result<SendableRecordBatchStream, DataFusionError> {
+    let stream = plan.execute_stream().await?;
+    let found = stream.schema();
+    let column = |column: &Arc<Field>| match column.data_type() {
+        DataType::Utf8View => Arc::new(column.as_ref().clone().with_data_type(DataType::Utf8)),
+        _ => Arc::clone(column),
+    };
+    let columns: Vec<Arc<Field>> = found.fields().iter().map(column).collect();
+    let schema = Arc::new(Schema::new(columns));
+    let of = Arc::clone(&schema);
+    let plain = stream.map(move |batch| {
+        let batch = batch?;
+        let columns = batch.columns().iter().zip(of.fields());
+        let columns = columns.map(|(column, field)| cast(column, field.data_type()));
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(
+            Arc::clone(&of),
+            columns,
+            &options,
+        )?)
+    });
+    Ok(Box::pin(RecordBatchStreamAdapter::new(schema, plain)))
 }
 
 /// How much a result may have.

@@ -1,10 +1,11 @@
 //! A snapshot of a logstore as a table of DataFusion.
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::Result;
+use datafusion::common::stats::Precision;
+use datafusion::common::{Result, ScalarValue, Statistics};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
@@ -13,33 +14,51 @@ use datafusion::datasource::object_store::ObjectStoreUrl;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::{Expr, Operator};
 use datafusion::object_store::ObjectMeta;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, cast, lit};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
 
+use crate::log_service::store::schema::TIME;
 use crate::log_service::store::{DataFile, Snapshot, schema};
 
 /// What the store's objects are called within DataFusion.
 const STORE: &str = "flowlog://store";
 
-/// All logs of a snapshot.
+/// The logs of a snapshot that are within a time range.
 #[derive(Debug)]
 pub(crate) struct Logs {
     snapshot: Snapshot,
-    schema: SchemaRef,
+    from: u32,
+    to: u32,
+}
+
+/// The columns of the store, texts as views: a page's value is not copied for each row that has it.
+fn columns() -> SchemaRef {
+    static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
+        let stored = schema();
+        let column = |column: &Arc<Field>| match column.data_type() {
+            DataType::Utf8 => Arc::new(column.as_ref().clone().with_data_type(DataType::Utf8View)),
+            _ => Arc::clone(column),
+        };
+        Arc::new(Schema::new(
+            stored.fields().iter().map(column).collect::<Vec<_>>(),
+        ))
+    });
+    Arc::clone(&COLUMNS)
 }
 
 impl Logs {
-    /// The logs of a snapshot that may be within `[from, to)`, in Unix seconds.
+    /// The logs of a snapshot within `[from, to)`, in Unix seconds.
     pub(crate) fn new(mut snapshot: Snapshot, from: u32, to: u32) -> Self {
         snapshot
             .files
             .retain(|file| file.max_time >= from && file.min_time < to);
-        Self {
-            snapshot,
-            schema: schema(),
-        }
+        Self { snapshot, from, to }
     }
 
     /// What the store's objects are called.
@@ -47,9 +66,25 @@ impl Logs {
         ObjectStoreUrl::parse(STORE)
     }
 
+    /// Whether a row is within the time range; `time` is where its time is.
+    fn is_within(&self, time: usize) -> Arc<dyn PhysicalExpr> {
+        let time = || Arc::new(Column::new(TIME, time));
+        let compare = |operator, second: u32| {
+            Arc::new(BinaryExpr::new(time(), operator, lit(i64::from(second))))
+        };
+        Arc::new(BinaryExpr::new(
+            compare(Operator::GtEq, self.from),
+            Operator::And,
+            compare(Operator::Lt, self.to),
+        ))
+    }
+
+    /// The rows of files: of all of which, or within the time range only.
     fn files(
         &self,
         state: &dyn Session,
+        files: &[&Arc<DataFile>],
+        within: Option<Arc<dyn PhysicalExpr>>,
         projection: Option<&Vec<usize>>,
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
@@ -60,48 +95,94 @@ impl Logs {
         let footers = state.runtime_env().cache_manager.get_file_metadata_cache();
         let reader =
             CachedParquetFileReaderFactory::new(Arc::clone(&self.snapshot.objects), footers);
-        let source = ParquetSource::new(Arc::clone(&self.schema))
+        let mut source = ParquetSource::new(columns())
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(reader));
-        let groups = grouped(&self.snapshot.files, state.config().target_partitions());
+        if let Some(within) = within {
+            source = source.with_predicate(within);
+        }
+        let rows = files.iter().map(|file| file.rows).sum();
         let config = FileScanConfigBuilder::new(Self::url()?, Arc::new(source))
-            .with_file_groups(groups)
+            .with_file_groups(grouped(files, state.config().target_partitions())?)
+            .with_statistics(statistics(rows, None)?)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
+
+    /// The rows in memory that are within the time range.
+    fn memory(&self, projection: Option<&Vec<usize>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let stored = schema();
+        let batches = [self.snapshot.batches.clone()];
+        let all = MemorySourceConfig::try_new_exec(&batches, Arc::clone(&stored), None)?;
+        let within = FilterExec::try_new(self.is_within(stored.index_of(TIME)?), all)?;
+        let every: Vec<usize> = (0..stored.fields().len()).collect();
+        let shown = columns();
+        let column = |&index: &usize| {
+            let name = stored.field(index).name();
+            let value = cast(
+                Arc::new(Column::new(name, index)),
+                &stored,
+                shown.field(index).data_type().clone(),
+            )?;
+            Ok((value, name.clone()))
+        };
+        let columns = projection.unwrap_or(&every).iter().map(column);
+        let columns: Vec<(Arc<dyn PhysicalExpr>, String)> = columns.collect::<Result<_>>()?;
+        Ok(Arc::new(ProjectionExec::try_new(
+            columns,
+            Arc::new(within),
+        )?))
+    }
+}
+
+/// What is known of so many rows, whose times are from the first to the last of these, in Unix seconds.
+fn statistics(rows: u64, times: Option<(u32, u32)>) -> Result<Statistics> {
+    let columns = columns();
+    let mut statistics = Statistics::new_unknown(&columns);
+    statistics.num_rows = usize::try_from(rows).map_or(Precision::Absent, Precision::Exact);
+    let time = statistics
+        .column_statistics
+        .get_mut(columns.index_of(TIME)?);
+    if let (Some((first, last)), Some(time)) = (times, time) {
+        let second = |second: u32| Precision::Exact(ScalarValue::from(i64::from(second)));
+        time.null_count = Precision::Exact(0);
+        time.min_value = second(first);
+        time.max_value = second(last);
+    }
+    Ok(statistics)
 }
 
 /// The files in as many groups, of much the same size, each to be read by one task.
-fn grouped(files: &[Arc<DataFile>], groups: usize) -> Vec<FileGroup> {
-    let mut sorted: Vec<&Arc<DataFile>> = files.iter().collect();
+fn grouped(files: &[&Arc<DataFile>], groups: usize) -> Result<Vec<FileGroup>> {
+    let mut sorted = files.to_vec();
     sorted.sort_by_key(|file| std::cmp::Reverse(file.octets));
     let mut grouped: Vec<(u64, Vec<PartitionedFile>)> =
         vec![(0, Vec::new()); groups.clamp(1, files.len().max(1))];
     for file in sorted {
         if let Some((octets, group)) = grouped.iter_mut().min_by_key(|(octets, _)| *octets) {
             *octets += file.octets;
-            group.push(PartitionedFile::new_from_meta(ObjectMeta {
+            let found = PartitionedFile::new_from_meta(ObjectMeta {
                 location: file.path.clone(),
                 // A file is never written twice.
                 last_modified: Default::default(),
                 size: file.octets,
                 e_tag: None,
                 version: None,
-            }));
+            });
+            let known = statistics(file.rows, Some((file.min_time, file.max_time)))?;
+            group.push(found.with_statistics(Arc::new(known)));
         }
     }
-    grouped
-        .into_iter()
-        .map(|(_, files)| FileGroup::new(files))
-        .collect()
+    let groups = grouped.into_iter().map(|(_, files)| FileGroup::new(files));
+    Ok(groups.collect())
 }
 
 #[async_trait]
 impl TableProvider for Logs {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        columns()
     }
 
     fn table_type(&self) -> TableType {
@@ -116,17 +197,20 @@ impl TableProvider for Logs {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut parts: Vec<Arc<dyn ExecutionPlan>> = Vec::with_capacity(2);
-        if !self.snapshot.files.is_empty() {
-            parts.push(self.files(state, projection, limit)?);
+        // Of most files of a long range, every row is within it: nobody has to look at their times.
+        let is_inside =
+            |file: &&Arc<DataFile>| file.min_time >= self.from && file.max_time < self.to;
+        let (inside, across): (Vec<_>, Vec<_>) = self.snapshot.files.iter().partition(is_inside);
+        let mut parts: Vec<Arc<dyn ExecutionPlan>> = Vec::with_capacity(3);
+        if !inside.is_empty() {
+            parts.push(self.files(state, &inside, None, projection, limit)?);
+        }
+        if !across.is_empty() {
+            let within = self.is_within(columns().index_of(TIME)?);
+            parts.push(self.files(state, &across, Some(within), projection, None)?);
         }
         if !self.snapshot.batches.is_empty() || parts.is_empty() {
-            let batches = [self.snapshot.batches.clone()];
-            parts.push(MemorySourceConfig::try_new_exec(
-                &batches,
-                self.schema(),
-                projection.cloned(),
-            )?);
+            parts.push(self.memory(projection)?);
         }
         match parts.len() {
             1 => Ok(parts.remove(0)),

@@ -25,7 +25,7 @@ const MAX_INPUTS: usize = 64;
 const MAX_MEMORY_OCTETS: u64 = 1 << 30;
 /// What a log is taken to have of them where that is not noted.
 const USUAL_OCTETS: u64 = 256;
-/// How many merges there are between two looks at what is to be flushed.
+/// How many merges of a logstore there are before another one's.
 const MAX_MERGES: usize = 64;
 
 /// Unix seconds.
@@ -48,11 +48,16 @@ pub(super) async fn all(
     }
     result = result.and(remove_obsolete(shared).await);
     for (_, key) in &logstores {
-        match compact(shared, key, now).await {
-            // What was frozen meanwhile comes before the next logstore.
-            Ok(true) => result = result.and(flush(shared, now).await),
-            Ok(false) => {}
-            Err(error) => result = result.and(Err(error)),
+        for _ in 0..MAX_MERGES {
+            match compact(shared, key, now).await {
+                // What was frozen meanwhile comes before the next merge: puts are refused when there is too much of it.
+                Ok(true) => result = result.and(flush(shared, now).await),
+                Ok(false) => break,
+                Err(error) => {
+                    result = result.and(Err(error));
+                    break;
+                }
+            }
         }
     }
     result.and(remove_obsolete(shared).await)
@@ -231,37 +236,36 @@ async fn retain(
     Ok(())
 }
 
-/// Makes large files of small ones, where there is occasion; tells whether there was.
+/// Makes a large file of small ones, where there is occasion; tells whether there was.
 async fn compact(shared: &Arc<Shared>, key: &LogstoreKey, now: u32) -> Result<bool, StoreError> {
-    let mut merges = 0;
-    while merges < MAX_MERGES
-        && let Some(manifest) = manifest(shared, key)
-        && let Some(old) = choose(&manifest.files, shared.config.file_rows, now)
+    let Some(manifest) = manifest(shared, key) else {
+        return Ok(false);
+    };
+    let Some(old) = choose(&manifest.files, shared.config.file_rows, now) else {
+        return Ok(false);
+    };
+    if !shared
+        .files
+        .has_room(old.iter().map(|file| file.octets).sum())
     {
-        if !shared
-            .files
-            .has_room(old.iter().map(|file| file.octets).sum())
-        {
-            tracing::warn!("there is no room on the disk to merge files of the logstore {key}");
-            break;
-        }
-        let mut inputs = Vec::with_capacity(old.len());
-        for file in &old {
-            inputs.push(shared.files.read(file).await?);
-        }
-        let hour = old.first().map_or(0, |file| file.hour);
-        let longest = old
-            .iter()
-            .map(|file| memory_octets(file) / file.rows.max(1))
-            .max();
-        let chunk_rows = merge::chunk_rows(longest.unwrap_or_default());
-        let merged = blocking(move || merge::merge(hour, inputs, chunk_rows)).await?;
-        failpoint::reached("merged");
-        replace(shared, key, &manifest, &old, vec![merged], now).await?;
-        failpoint::reached("compacted");
-        merges += 1;
+        tracing::warn!("there is no room on the disk to merge files of the logstore {key}");
+        return Ok(false);
     }
-    Ok(merges > 0)
+    let mut inputs = Vec::with_capacity(old.len());
+    for file in &old {
+        inputs.push(shared.files.read(file).await?);
+    }
+    let hour = old.first().map_or(0, |file| file.hour);
+    let longest = old
+        .iter()
+        .map(|file| memory_octets(file) / file.rows.max(1))
+        .max();
+    let chunk_rows = merge::chunk_rows(longest.unwrap_or_default());
+    let merged = blocking(move || merge::merge(hour, inputs, chunk_rows)).await?;
+    failpoint::reached("merged");
+    replace(shared, key, &manifest, &old, vec![merged], now).await?;
+    failpoint::reached("compacted");
+    Ok(true)
 }
 
 /// The files that are to become one: all of an hour that is complete and quiet; else some of about the same size.
