@@ -1,5 +1,6 @@
 """The newer SDK, alibabacloud_vpc20160428, unmodified: every action, and every class of error."""
 import datetime
+import sqlite3
 import time
 import unittest
 from unittest import mock
@@ -20,6 +21,8 @@ def client(service, key=None, endpoint=None):
             endpoint=endpoint or service.endpoint,
             protocol="http",
             region_id=REGION,
+            # Longer than the service waits for its own state.
+            read_timeout=60_000,
         )
     )
 
@@ -84,7 +87,7 @@ class Actions(unittest.TestCase):
             ip_version="IPv4",
             log_format="${srcaddr} ${dstaddr}",
             resource_group_id="rg-1",
-            traffic_path=["internetGateway"],
+            traffic_path=["all"],
             tag=[models.CreateFlowLogRequestTag(key="k", value="v 流+")],
         )
         self.assertRegex(id, r"^fl-[a-z0-9]{21}$")
@@ -107,7 +110,7 @@ class Actions(unittest.TestCase):
             "Status": "Active",
             "TrafficType": "All",
             "Tags": {"Tag": [{"Key": "k", "Value": "v 流+"}]},
-            "TrafficPath": {"TrafficPathList": ["internetGateway"]},
+            "TrafficPath": {"TrafficPathList": ["all"]},
         }
         found = log.to_map()
         self.assertEqual({name: found[name] for name in expected}, expected)
@@ -209,6 +212,9 @@ class Actions(unittest.TestCase):
         wrong = dict(self.service.key, secret="wrong")
         nobody = dict(self.service.key, id="nobody")
         reader = self.service.access_key("reader")
+        inactive = self.service.access_key("administrator")
+        self.service.call("PATCH", f"/api/v1/access-keys/{inactive['id']}", body={"status": "Inactive"})
+        tag = models.TagResourcesRequestTag(key="k", value="v")
         too_many = [models.CreateFlowLogRequestTag(key=f"k{number}") for number in range(21)]
         for code, status, call in [
             ("InvalidFlowLogId.NotFound", 404, active("fl-none")),
@@ -228,10 +234,26 @@ class Actions(unittest.TestCase):
             ("InvalidParameter.ProjectName", 400, create(project_name="a_b")),
             ("InvalidParameter.LogStoreName", 400, create(log_store_name="-ab")),
             ("InvalidParameter.LogFormat", 400, create(log_format="${none}")),
+            ("InvalidParameter.IpVersion", 400, create(ip_version="IPv5")),
+            ("InvalidParameter.TrafficPath", 400, create(traffic_path=["some"])),
+            ("UnsupportedFeature.TrafficPath", 400, create(traffic_path=["internetGateway"])),
+            ("InvalidParameter.Tag.Value", 400, create(tag=[models.CreateFlowLogRequestTag(key="k", value="acs:x")])),
+            ("InvalidParameter.Status", 400, lambda: self.describe(status="Running")),
+            ("InvalidParameter.PageNumber", 400, lambda: self.describe(page_number=0)),
+            ("MissingParameter.FlowLogId", 400, active(None)),
+            ("MissingParameter.FlowLogName", 400, lambda: self.client.modify_flow_log_attribute(
+                self.of(models.ModifyFlowLogAttributeRequest, id))),
+            ("MissingParameter.ResourceId", 400, lambda: self.client.tag_resources(
+                models.TagResourcesRequest(region_id=REGION, resource_type="FLOWLOG", tag=[tag]))),
+            ("MissingParameter.Tag", 400, lambda: self.client.tag_resources(
+                models.TagResourcesRequest(region_id=REGION, resource_type="FLOWLOG", resource_id=[id]))),
+            ("InvalidParameter.ResourceType", 400, lambda: self.client.tag_resources(
+                models.TagResourcesRequest(region_id=REGION, resource_type="VPC", resource_id=[id], tag=[tag]))),
             ("InvalidParameter.Tag.Key", 400, create(tag=[models.CreateFlowLogRequestTag(key="acs:x")])),
             ("QuotaExceeded.Tag", 400, create(tag=too_many)),
             ("InvalidParameter.PageSize", 400, lambda: self.describe(page_size=51)),
             ("InvalidAccessKeyId.NotFound", 404, create(sdk=client(self.service, nobody))),
+            ("InvalidAccessKeyId.Inactive", 403, create(sdk=client(self.service, inactive))),
             ("SignatureDoesNotMatch", 400, create(sdk=client(self.service, wrong))),
             ("Forbidden.Role", 403, create(sdk=client(self.service, reader))),
             ("Forbidden.Role", 403, create(sdk=client(self.service, self.agent.key))),
@@ -263,6 +285,53 @@ class Actions(unittest.TestCase):
 
 
 class Limits(unittest.TestCase):
+    def refused(self, code, status, call):
+        with self.assertRaises(Exception) as caught:
+            call()
+        self.assertEqual((caught.exception.code, caught.exception.status_code), (code, status))
+
+    def of_nobody(self, **more):
+        given = dict(region_id=REGION, resource_type="VPC", resource_id="vpc-1", traffic_type="All")
+        return models.CreateFlowLogRequest(**dict(given, **more))
+
+    def test_regions_are_limited_where_any_is_taken(self):
+        service = Service("regions-per-account = 2\nallow-unknown-resources = true\n")
+        self.addCleanup(service.close)
+        sdk = client(service)
+        for region in ["region-1", "region-2", "region-1"]:
+            sdk.create_flow_log(self.of_nobody(region_id=region))
+        create = lambda: sdk.create_flow_log(self.of_nobody(region_id="region-3"))
+        self.refused("QuotaExceeded.Region", 400, create)
+        listed = Service('regions = ["region-1"]\ndefault-region = "region-1"\n')
+        self.addCleanup(listed.close)
+        sdk = client(listed)
+        create = lambda: sdk.create_flow_log(self.of_nobody(region_id="region-2"))
+        self.refused("InvalidRegionId.NotFound", 404, create)
+
+    def test_a_state_that_cannot_be_changed_now(self):
+        service = Service("allow-unknown-resources = true\n")
+        self.addCleanup(service.close)
+        sdk = client(service)
+        create = lambda: sdk.create_flow_log(self.of_nobody())
+        state = sqlite3.connect(service.data / "flowlog.sqlite", isolation_level=None)
+        self.addCleanup(state.close)
+        state.execute("BEGIN IMMEDIATE")
+        self.refused("ServiceUnavailable", 503, create)
+        state.execute("ROLLBACK")
+        self.assertTrue(create().body.flow_log_id)
+
+    def test_too_many_requests_of_all_keys(self):
+        service = Service()
+        self.addCleanup(service.close)
+        service.kill()
+        nonces = sqlite3.connect(service.data / "nonces.sqlite", isolation_level=None)
+        many = "WITH RECURSIVE number (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n < 999999)"
+        nonces.execute(f"{many} INSERT INTO nonce SELECT 'key' || (n / 100000), n, 1 << 50 FROM number")
+        nonces.close()
+        service.start("127.0.0.1:0")
+        describe = lambda: client(service).describe_flow_logs(models.DescribeFlowLogsRequest(region_id=REGION))
+        self.refused("SystemBusy", 503, describe)
+
     def test_a_key_that_asks_too_often_is_throttled(self):
         service = Service("requests-per-second = 1\nrequests-at-once = 1\n")
         try:

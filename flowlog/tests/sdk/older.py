@@ -101,6 +101,9 @@ class Actions(unittest.TestCase):
         self.refused("InvalidAccessKeySecret", 400, DescribeFlowLogsRequest, client=wrong)
         nobody = AcsClient("nobody", key["secret"], REGION, auto_retry=False)
         self.refused("InvalidAccessKeyId.NotFound", 404, DescribeFlowLogsRequest, client=nobody)
+        self.refused("MissingParameter.FlowLogId", 400, DeleteFlowLogRequest)
+        self.refused("UnsupportedFeature.TrafficPath", 400, CreateFlowLogRequest, ResourceType="VPC", ResourceId="vpc-1",
+                     TrafficType="All", TrafficPaths=["internetGateway"])
         reader = self.service.access_key("reader")
         reader = AcsClient(reader["id"], reader["secret"], REGION, auto_retry=False)
         self.refused("Forbidden.Role", 403, DeleteFlowLogRequest, client=reader, FlowLogId="fl-none")
