@@ -3,6 +3,8 @@
 //! A put has at most 4,096 records and 3 MB, which is what the product documents. It carries the identity of its batch as a tag, which
 //! is the same each time that the window is delivered. Our Log Service stores a batch once; the product's stores it again after a put
 //! whose answer was lost, with the tag to tell it by.
+//!
+//! While a put is on its way, the next one is made. A window is delivered when the last of its puts is answered.
 use std::{io, time::Duration};
 
 use flowlog_client::{AccessKey, Client, ClientError, LogCall};
@@ -12,7 +14,7 @@ use flowlog_model::{
     log_group::{BATCH_ID_TAG, DOCUMENTED_LOGS, DOCUMENTED_RAW_BYTES, GroupWriter, compress},
     record::Record,
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinSet};
 
 use super::{
     Written,
@@ -23,6 +25,9 @@ use crate::{clock::Clock, config::LogstoreDestination, management::host};
 
 /// How long a put may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Puts that are on their way at once. Each is 3 MB at most, with as much again for what it was made of.
+const AT_ONCE: usize = 2;
 
 /// Most bytes of an answer: nothing, or an error.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -37,16 +42,20 @@ pub(super) struct LogServiceSink {
     path: String,
     /// What `__source__` is.
     source: String,
+    /// A thread for what is on its way.
     runtime: Runtime,
     clock: Clock,
     /// None before the first put, and after one that was refused: then the access key is read anew.
     client: Option<Client>,
+    on_their_way: JoinSet<Result<(), ClientError>>,
 }
 
 impl LogServiceSink {
     /// Nothing is read or sent yet.
     pub(super) fn open(destination: LogstoreDestination, clock: Clock) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("sink-puts")
             .enable_all()
             .build()?;
         Ok(Self {
@@ -56,6 +65,7 @@ impl LogServiceSink {
             runtime,
             clock,
             client: None,
+            on_their_way: JoinSet::new(),
         })
     }
 
@@ -75,41 +85,47 @@ impl LogServiceSink {
             part: 0,
             written: Written::default(),
             result: Ok(()),
-            put: |group: &[u8]| {
+            put: |group: Vec<u8>| {
                 attempts.check_not_over()?;
                 self.put(group)
             },
             source,
         };
         let rendered = delivery.render(flow_log, &mut |record| puts.add(record));
-        puts.finish(rendered)
+        let delivered = puts
+            .finish(rendered)
+            .and_then(|written| self.wait_for(0).map(|()| written));
+        if delivered.is_err() {
+            // What is still on its way is given up: it is sent again.
+            self.on_their_way = JoinSet::new();
+            self.client = None;
+        }
+        delivered
     }
 
-    fn put(&mut self, group: &[u8]) -> io::Result<()> {
-        let client = match self.client.take() {
-            Some(client) => client,
-            None => self.connect()?,
+    /// Sends a put, when there is room for it.
+    fn put(&mut self, group: Vec<u8>) -> io::Result<()> {
+        self.wait_for(AT_ONCE - 1)?;
+        let client = match &self.client {
+            Some(client) => client.clone(),
+            None => self.client.insert(self.connect()?).clone(),
         };
-        let raw_bytes = group.len().to_string();
-        let body = compress(group);
-        let call = LogCall {
-            method: "POST",
-            project: Some(self.destination.project.as_str()),
-            path: &self.path,
-            query: &[],
-            headers: &[
-                ("content-type", "application/x-protobuf"),
-                ("x-log-bodyrawsize", &raw_bytes),
-                ("x-log-compresstype", "lz4"),
-            ],
-            body: &body,
-            patience: PATIENCE,
-            max_answer_bytes: MAX_ANSWER_BYTES,
-        };
-        self.runtime
-            .block_on(client.send_log(&call, self.clock.now().wall))
-            .map_err(told)?;
-        self.client = Some(client);
+        let project = self.destination.project.to_string();
+        let path = self.path.clone();
+        let wall = self.clock.now().wall;
+        let put = async move { put(&client, &project, &path, &group, wall).await };
+        self.on_their_way.spawn_on(put, self.runtime.handle());
+        Ok(())
+    }
+
+    /// Waits until no more than so many puts are on their way.
+    fn wait_for(&mut self, left: usize) -> io::Result<()> {
+        while self.on_their_way.len() > left {
+            match self.runtime.block_on(self.on_their_way.join_next()) {
+                Some(put) => put.map_err(io::Error::other)?.map_err(io::Error::other)?,
+                None => break,
+            }
+        }
         Ok(())
     }
 
@@ -125,8 +141,31 @@ impl LogServiceSink {
     }
 }
 
-fn told(error: ClientError) -> io::Error {
-    io::Error::other(error)
+async fn put(
+    client: &Client,
+    project: &str,
+    path: &str,
+    group: &[u8],
+    wall: Duration,
+) -> Result<(), ClientError> {
+    let raw_bytes = group.len().to_string();
+    let body = compress(group);
+    let call = LogCall {
+        method: "POST",
+        project: Some(project),
+        path,
+        query: &[],
+        headers: &[
+            ("content-type", "application/x-protobuf"),
+            ("x-log-bodyrawsize", &raw_bytes),
+            ("x-log-compresstype", "lz4"),
+        ],
+        body: &body,
+        patience: PATIENCE,
+        max_answer_bytes: MAX_ANSWER_BYTES,
+    };
+    client.send_log(&call, wall).await?;
+    Ok(())
 }
 
 /// Cuts a window's records into puts.
@@ -143,7 +182,7 @@ struct Puts<P> {
     source: String,
 }
 
-impl<P: FnMut(&[u8]) -> io::Result<()>> Puts<P> {
+impl<P: FnMut(Vec<u8>) -> io::Result<()>> Puts<P> {
     /// Adds a record. After an error, the others are let go.
     fn add(&mut self, record: &Record<'_>) {
         if self.result.is_err() {
@@ -178,7 +217,7 @@ impl<P: FnMut(&[u8]) -> io::Result<()>> Puts<P> {
             .group
             .finish(&self.source, &[(BATCH_ID_TAG, &identity)]);
         self.written.bytes += group.len() as u64;
-        self.result = (self.put)(&group);
+        self.result = (self.put)(group);
     }
 
     /// Puts what is left, if all was rendered.
