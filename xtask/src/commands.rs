@@ -153,7 +153,7 @@ pub(crate) fn build_and_run(root: &Path, options: &BuildAndRun) -> Result<()> {
         cargo.args(["--package", "flowlog-tests", "--bin", "flowlog-lab"]);
         cargo.args(["--package", "flowlog", "--bin", "flowlog"]);
         step(
-            "build of the agent, the lab, and the service with its query engine (the first time about 10 minutes on two cores)",
+            "build of the agent, the lab, and the service with its query engine (the first time about 15 minutes on two cores)",
             || run(&mut cargo),
         )?;
         "flowlog-lab"

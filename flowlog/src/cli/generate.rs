@@ -38,6 +38,11 @@ mod tests {
             "flowlog.1",
             "flowlog-create.1",
             "flowlog-access-key-create.1",
+            "flowlog-project-create.1",
+            "flowlog-logstore-modify.1",
+            "flowlog-query.1",
+            "flowlog-tail.1",
+            "flowlog-top.1",
         ] {
             assert!(names.contains(name), "{names:?}");
         }
@@ -51,7 +56,9 @@ mod tests {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "flowlog", &mut script);
             let script = String::from_utf8(script).unwrap();
-            assert!(script.contains("access-key"), "{shell}");
+            for command in ["access-key", "logstore", "query", "tail", "top"] {
+                assert!(script.contains(command), "{shell}: {command}");
+            }
         }
     }
 }

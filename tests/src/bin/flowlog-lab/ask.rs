@@ -5,11 +5,10 @@ use crate::{Output, demo::say, service::Service};
 
 /// What was rejected: the first thing that is asked, as soon as there is such a record.
 pub(crate) const REJECTED: &str = "action:REJECT | SELECT srcaddr, dstaddr, dstport, sum(packets) AS packets \
-     GROUP BY srcaddr, dstaddr, dstport ORDER BY packets DESC";
+                                   GROUP BY srcaddr, dstaddr, dstport";
 
 /// Who sent most: the last thing that is asked.
-pub(crate) const TALKERS: &str = "direction:out | SELECT srcaddr, dstaddr, sum(bytes) AS bytes, sum(packets) AS packets \
-     GROUP BY srcaddr, dstaddr ORDER BY bytes DESC LIMIT 5";
+pub(crate) const TALKERS: &str = "direction:out | SELECT srcaddr, dstaddr, sum(bytes) AS bytes GROUP BY srcaddr, dstaddr ORDER BY bytes DESC LIMIT 5";
 
 /// How far back the demo looks.
 const LAST: &str = "1h";

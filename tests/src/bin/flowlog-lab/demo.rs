@@ -74,12 +74,7 @@ async fn furnished(
     }
     files.configure(vpc, &service)?;
     introduce(arguments, files, &service);
-    let code = follow(arguments, vpc, files, &service, signals).await?;
-    // The agent has delivered all by now.
-    if arguments.output == Output::Table {
-        ask::show(&service, ask::TALKERS);
-    }
-    Ok(code)
+    follow(arguments, vpc, files, &service, signals).await
 }
 
 /// Runs agent and traffic until the agent ends, by itself or because we are told to end.
@@ -111,6 +106,10 @@ async fn follow(
         }
     };
     shielded(|| drop(traffic));
+    // An agent that ends in good order has delivered all.
+    if status.success() && arguments.output == Output::Table {
+        ask::show(service, ask::TALKERS);
+    }
     Ok(exit_code(status, told_to_end))
 }
 
