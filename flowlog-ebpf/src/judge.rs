@@ -157,6 +157,7 @@ fn by_session(key: &Key, kind: PacketKind, question: &Question) -> Judgement {
     let packed = arrival.pack().wrapping_add(question.zero);
     let is_cacheable = || Arrival::unpack(packed).kind == PacketKind::Tuple;
     let mut outcome = NOT_JUDGED;
+    // A number that passes through `zero`, for a bool that the verifier knows would make paths of its own too.
     let mut has_ended = question.zero;
     for _ in 0..ROUNDS {
         let answer = session::follow(key, packed, epoch);
@@ -172,7 +173,7 @@ fn by_session(key: &Key, kind: PacketKind, question: &Question) -> Judgement {
             outcome = question.settle(key, answer);
             continue;
         }
-        has_ended |= (which == session::ENDED) as u32 + question.zero;
+        has_ended |= u32::from(which == session::ENDED) + question.zero;
         outcome = question.ask_rules(key, u32::from(arrival.direction));
         let answer = session::open(key, packed, outcome, epoch, question.zero);
         let which = session::which(answer);
