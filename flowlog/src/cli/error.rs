@@ -13,6 +13,9 @@ pub(super) enum CliError {
     /// The service.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A resource that no agent has reported.
+    #[error("{0}; --allow-unknown takes a resource that is yet to come")]
+    UnknownResource(ClientError),
     /// No flow log of a name.
     #[error("no flow log is called {0:?}; allowed is an id, or the name of one flow log")]
     NoneOfName(String),

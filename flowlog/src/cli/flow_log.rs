@@ -1,6 +1,8 @@
 //! `flowlog create`, `list`, `show`, `enable`, `disable`, `modify` and `delete`.
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use flowlog_client::ClientError;
 use flowlog_model::{
-    managed::{ID_CHARS, ID_PREFIX},
+    managed::{ID_CHARS, ID_PREFIX, IpVersion, State},
     signature::encoding::encode,
 };
 use serde::Serialize;
@@ -15,6 +17,7 @@ use crate::api::{
     ChangeTags, CreateFlowLog, FlowLog, FlowLogFilter, FlowLogPage, ModifyFlowLog,
     MoveResourceGroup,
 };
+use crate::serve::error::Code;
 
 /// Flow logs on a page, the most that the service gives.
 const PAGE_SIZE: u64 = 50;
@@ -107,10 +110,10 @@ pub(super) struct CreateOptions {
 #[derive(Debug, clap::Args)]
 struct HowOptions {
     /// Length of the capture windows in minutes: 1, 5 or 10.
-    #[arg(long, value_name = "MINUTES")]
+    #[arg(long, value_name = "MINUTES", value_parser = intervals())]
     interval: Option<u64>,
     /// Which IP versions to record: IPv4, IPv6 or DualStack.
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = spellings(IpVersion::ALL.iter().copied().map(IpVersion::as_str)))]
     ip_version: Option<String>,
     /// Template of the records, such as '${srcaddr} ${dstaddr} ${action}'.
     #[arg(long, value_name = "TEMPLATE")]
@@ -122,8 +125,8 @@ pub(super) struct ListOptions {
     /// Only those with this in their name or id.
     #[arg(long, value_name = "TEXT")]
     search: Option<String>,
-    /// Only those in this state, such as Active.
-    #[arg(long)]
+    /// Only those in this state.
+    #[arg(long, value_name = "STATE", value_parser = spellings(State::ALL.iter().copied().map(State::as_str)))]
     status: Option<String>,
     /// Only those of this VPC and what is in it.
     #[arg(long, value_name = "ID")]
@@ -195,10 +198,10 @@ struct Changes {
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
     /// New length of the capture windows in minutes: 1, 5 or 10.
-    #[arg(long, value_name = "MINUTES")]
+    #[arg(long, value_name = "MINUTES", value_parser = intervals())]
     interval: Option<u64>,
     /// Which IP versions to record from now on: IPv4, IPv6 or DualStack.
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = spellings(IpVersion::ALL.iter().copied().map(IpVersion::as_str)))]
     ip_version: Option<String>,
     /// New template of the records, such as '${srcaddr} ${dstaddr} ${action}'.
     #[arg(long, value_name = "TEMPLATE")]
@@ -248,7 +251,15 @@ pub(super) fn create(
         allow_unknown_resource: options.allow_unknown,
         ..CreateFlowLog::default()
     };
-    let created = session.change("POST", "/flow-logs", &(), &body)?;
+    let created =
+        session
+            .change("POST", "/flow-logs", &(), &body)
+            .map_err(|error| match &error {
+                ClientError::Refused { code, .. } if code == Code::ResourceNotFound.as_str() => {
+                    CliError::UnknownResource(error)
+                }
+                _ => error.into(),
+            })?;
     finish(session, options.wait, created, form)
 }
 
@@ -288,7 +299,12 @@ pub(super) fn list(
             return Err(CliError::TooMany(MAX_LISTED));
         }
     }
-    print(form, &listed, || list_lines(&listed));
+    print(form, &listed, || {
+        if listed.is_empty() {
+            return vec!["There is no such flow log.".to_owned()];
+        }
+        list_lines(&listed)
+    });
     Ok(())
 }
 
@@ -488,6 +504,16 @@ fn id_of(session: &Session, options: &OneOptions) -> Result<String, CliError> {
         (_, None) => Err(CliError::NoneOfName(name)),
         (count, _) => Err(CliError::SeveralOfName { name, count }),
     }
+}
+
+/// The lengths of capture windows, in minutes.
+fn intervals() -> impl TypedValueParser<Value = u64> {
+    PossibleValuesParser::new(["1", "5", "10"]).try_map(|minutes| minutes.parse::<u64>())
+}
+
+/// The values of an option that are spelled as the service spells them.
+fn spellings(all: impl Iterator<Item = &'static str>) -> PossibleValuesParser {
+    PossibleValuesParser::new(all)
 }
 
 fn parse_tag(text: &str) -> Result<(String, String), String> {

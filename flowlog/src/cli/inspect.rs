@@ -141,7 +141,7 @@ fn audit_lines(audit: &Audit) -> Vec<String> {
             entry.access_key_id.clone(),
             entry.action.clone(),
             or_dash(&entry.resource_id),
-            entry.request_id.clone(),
+            or_dash(&entry.request_id),
             or_dash(&entry.detail),
         ]);
     }

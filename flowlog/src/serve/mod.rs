@@ -40,7 +40,17 @@ pub(crate) fn main(options: &ServeOptions) -> ExitCode {
 
 /// Copies the state.
 pub(crate) fn backup(options: &BackupOptions) -> ExitCode {
-    ended(store::backup(&options.data_dir, &options.file).map_err(StartError::from))
+    let BackupOptions { data_dir, file } = options;
+    let copied = store::backup(data_dir, file).map_err(StartError::from);
+    if copied.is_ok() {
+        run::print(&format!(
+            "{} is a copy of the state, without logs. Keep {} with it: without that, its access keys are of no use.
+",
+            file.display(),
+            data_dir.join(secrets::KEY_FILE).display()
+        ));
+    }
+    ended(copied)
 }
 
 fn ended(result: Result<(), StartError>) -> ExitCode {

@@ -183,7 +183,7 @@ fn show(folder: &Path, key: &AdministratorFile) {
 }
 
 /// Prints, where somebody reads it.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let mut stdout = io::stdout();
     if let Err(error) = stdout
         .write_all(text.as_bytes())

@@ -113,6 +113,9 @@ fn a_backup_is_made_while_the_service_runs_and_can_be_started_from() {
     };
     let made = backup();
     assert!(made.status.success(), "{made:?}");
+    let said = String::from_utf8_lossy(&made.stdout);
+    assert!(said.contains("copy is a copy of the state"), "{said}");
+    assert!(said.contains("data/secret.key"), "{said}");
     assert_eq!(mode(&copy), 0o600);
     assert_eq!(backup().status.code(), Some(1), "it overwrites nothing");
     assert_eq!(service.end(), Some(0));

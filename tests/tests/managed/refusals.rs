@@ -21,7 +21,7 @@ fn what_is_wrong_is_told_in_a_sentence() {
         ),
         (&["create", "--vpc", "vpc-unknown"], "flowlog: "),
         (
-            &["create", "--vpc", "vpc-test", "--interval", "7"],
+            &["create", "--vpc", "vpc-test", "--format", "${none}"],
             "flowlog: ",
         ),
         (

@@ -162,6 +162,11 @@ pub fn backup(folder: &Path, to: &Path) -> Result<(), StoreError> {
         path: path.clone(),
         source,
     };
+    // SQLite would only say that it cannot be opened.
+    fs::metadata(&path).map_err(|source| StoreError::File {
+        path: path.clone(),
+        source,
+    })?;
     let from =
         Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
     from.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
