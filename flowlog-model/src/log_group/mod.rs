@@ -8,9 +8,11 @@
 //! | bytes of a LogGroup, not compressed | 3 MB ([`DOCUMENTED_RAW_BYTES`]) | 30 MiB ([`MAX_RAW_BYTES`]) |
 //! | logs of a LogGroup | 4,096 ([`DOCUMENTED_LOGS`]) | 512,000 ([`MAX_LOGS`]) |
 mod compression;
+mod view;
 mod writer;
 
 pub use compression::{CompressionError, compress, decompress};
+pub use view::{GroupView, LogView};
 pub use writer::{GroupWriter, TOPIC};
 
 use prost::Message;
@@ -116,6 +118,14 @@ pub enum LogGroupError {
     /// They are something else.
     #[error("it is not a LogGroup in Protocol Buffers: {0}")]
     Malformed(#[from] prost::DecodeError),
+    /// They end too early.
+    #[error("it is not a LogGroup in Protocol Buffers: it ends within a field")]
+    Cut,
+    /// A key, a tag, the topic or the source has other bytes.
+    #[error(
+        "it is not a LogGroup in Protocol Buffers: it has a key, a tag, a topic or a source that is not UTF-8"
+    )]
+    NotText,
 }
 
 impl LogGroup {
@@ -270,7 +280,7 @@ mod tests {
         ));
     }
 
-    fn groups() -> impl Strategy<Value = LogGroup> {
+    pub(super) fn groups() -> impl Strategy<Value = LogGroup> {
         let content = (".{0,4}", prop::collection::vec(any::<u8>(), 0..9))
             .prop_map(|(key, value)| Content { key, value });
         let log = (

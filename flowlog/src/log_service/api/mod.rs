@@ -344,17 +344,16 @@ impl Asked {
         let _on_its_way = self.app.logs.puts.read().await;
         let (key, entry) = self.logstore(project, logstore).await?;
         let (body, now) = (self.body.clone(), self.cx.now);
-        let read = move || Put::read(&body, &size, entry.ttl_days, now);
+        let store = Arc::clone(&self.app.logs.store);
+        let read = move || Put::read(&body, &size, entry.ttl_days, now, |logs| store.gather(logs));
         let put = tokio::task::spawn_blocking(read)
             .await
             .map_err(LogError::internal)??;
-        if !put.batch.logs.is_empty() {
-            let received = UNIX_EPOCH + Duration::from_millis(now.0.unsigned_abs());
-            let store = &self.app.logs.store;
-            store
-                .put(&key, vec![put.batch], put.identity.as_deref(), received)
-                .await?;
-        }
+        let received = UNIX_EPOCH + Duration::from_millis(now.0.unsigned_abs());
+        let store = &self.app.logs.store;
+        store
+            .put_prepared(&key, put.logs, put.identity.as_deref(), received)
+            .await?;
         Ok(put::answer())
     }
 

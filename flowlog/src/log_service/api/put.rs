@@ -1,13 +1,14 @@
 //! Putting logs.
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use flowlog_model::log_group::{self, BATCH_ID_TAG, LogGroup};
+use flowlog_model::log_group::{self, BATCH_ID_TAG, GroupView, LogGroupError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::{Code, LogError, sentence};
-use crate::log_service::types::{Log, LogBatch};
+use crate::log_service::store::{Gathered, Prepared};
 use crate::serve::moment::Moment;
 
 /// How far a log may be in the future, in seconds.
@@ -97,103 +98,108 @@ impl Size {
 }
 
 /// Logs that are to be put.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Put {
     /// Logs, without those that are older than the logstore keeps any.
-    pub(super) batch: LogBatch,
+    pub(super) logs: Prepared,
     /// The batch is stored once under this identity, however often it is sent.
     pub(super) identity: Option<String>,
 }
 
 impl Put {
-    /// Reads a body. Logs older than `ttl_days` are left out: they would be removed at once.
+    /// Reads a body, and makes columns of it on the way, in what `gather` gives for so many logs. Logs older than `ttl_days` are left out:
+    /// they would be removed at once.
     ///
     /// # Errors
-    /// [`Code::PostBodyInvalid`], [`Code::PostBodyTooLarge`], [`Code::InvalidTimestamp`].
+    /// [`Code::PostBodyInvalid`], [`Code::PostBodyTooLarge`], [`Code::InvalidTimestamp`], and what the store does not take.
     pub(super) fn read(
         body: &[u8],
         size: &Size,
         ttl_days: u32,
         now: Moment,
+        gather: impl FnOnce(usize) -> Gathered,
     ) -> Result<Self, LogError> {
-        let invalid = |error: &dyn std::fmt::Display| {
-            LogError::new(
-                Code::PostBodyInvalid,
-                sentence(&format_args!("the body cannot be read: {error}")),
-            )
-        };
-        let group = if size.is_compressed {
-            let raw = log_group::decompress(body, size.raw).map_err(|error| invalid(&error))?;
-            LogGroup::read(&raw)
+        let raw: Cow<'_, [u8]> = if size.is_compressed {
+            log_group::decompress(body, size.raw)
+                .map_err(|error| invalid(&error))?
+                .into()
         } else if body.len() == size.raw {
-            LogGroup::read(body)
+            body.into()
         } else {
             return Err(LogError::parameter(
                 "x-log-bodyrawsize",
                 "it is not the size of the body",
             ));
         };
-        let group = group.map_err(|error| invalid(&error))?;
-        let (mut identity, mut tags) = (None, Vec::with_capacity(group.log_tags.len()));
-        for tag in group.log_tags {
-            if tag.key == BATCH_ID_TAG {
-                identity =
-                    Some(tag.value).filter(|id| (1..=MAX_IDENTITY_BYTES).contains(&id.len()));
+        let group = GroupView::read(&raw).map_err(|error| invalid(&error))?;
+        let (mut identity, mut tags) = (None, Vec::with_capacity(group.tags.len()));
+        for &(key, value) in &group.tags {
+            if key == BATCH_ID_TAG {
+                identity = Some(value.to_owned())
+                    .filter(|id| (1..=MAX_IDENTITY_BYTES).contains(&id.len()));
                 if identity.is_none() {
                     let clause = format_args!("allowed are 1 to {MAX_IDENTITY_BYTES} bytes");
                     return Err(LogError::parameter(BATCH_ID_TAG, clause));
                 }
             } else {
-                tags.push((tag.key, tag.value));
+                tags.push((key, value));
             }
         }
         let now_seconds = now.0.div_euclid(1000);
         let oldest = now_seconds - i64::from(ttl_days) * 86_400;
-        let mut logs = Vec::with_capacity(group.logs.len());
-        for log in group.logs {
-            let time = i64::from(log.time);
-            if time > now_seconds + MAX_AHEAD_SECONDS {
-                let message =
-                    format!("A log has the time {time}, which is more than 15 minutes ahead.");
-                return Err(LogError::new(Code::InvalidTimestamp, message));
-            }
-            if time >= oldest {
-                logs.push(read_log(log)?);
-            }
-        }
-        let batch = LogBatch {
-            topic: group.topic.unwrap_or_default(),
-            source: group.source.unwrap_or_default(),
-            tags,
-            logs,
-        };
-        Ok(Self { batch, identity })
+        let mut gathered = gather(group.logs());
+        gathered.begin(group.topic, group.source, tags);
+        group
+            .each_log(|log| {
+                let time = i64::from(log.time);
+                if time > now_seconds + MAX_AHEAD_SECONDS {
+                    let message =
+                        format!("A log has the time {time}, which is more than 15 minutes ahead.");
+                    return Err(Wrong(LogError::new(Code::InvalidTimestamp, message)));
+                }
+                if time < oldest {
+                    return Ok(());
+                }
+                let bytes = log.contents.iter();
+                let bytes: usize = bytes.map(|(key, value)| key.len() + value.len()).sum();
+                if bytes > MAX_LOG_BYTES {
+                    let message =
+                        format!("A log has {bytes} bytes, and allowed are {MAX_LOG_BYTES}.");
+                    return Err(Wrong(LogError::new(Code::PostBodyTooLarge, message)));
+                }
+                let contents = log.contents.iter().map(|&(key, value)| (key, text(value)));
+                let added = gathered.add(log.time, log.time_ns, contents);
+                added.map_err(|error| Wrong(error.into()))
+            })
+            .map_err(|Wrong(error)| error)?;
+        Ok(Self {
+            logs: gathered.prepare()?,
+            identity,
+        })
     }
 }
 
-fn read_log(log: log_group::Log) -> Result<Log, LogError> {
-    let bytes: usize = log
-        .contents
-        .iter()
-        .map(|content| content.key.len() + content.value.len())
-        .sum();
-    if bytes > MAX_LOG_BYTES {
-        let message = format!("A log has {bytes} bytes, and allowed are {MAX_LOG_BYTES}.");
-        return Err(LogError::new(Code::PostBodyTooLarge, message));
+/// What is wrong with a body.
+struct Wrong(LogError);
+
+impl From<LogGroupError> for Wrong {
+    fn from(error: LogGroupError) -> Self {
+        Self(invalid(&error))
     }
-    let text = |value: Vec<u8>| {
-        String::from_utf8(value)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-    };
-    let contents = log
-        .contents
-        .into_iter()
-        .map(|content| (content.key, text(content.value)));
-    Ok(Log {
-        time: log.time,
-        time_ns: log.time_ns,
-        contents: contents.collect(),
-    })
+}
+
+fn invalid(error: &dyn std::fmt::Display) -> LogError {
+    LogError::new(
+        Code::PostBodyInvalid,
+        sentence(&format_args!("the body cannot be read: {error}")),
+    )
+}
+
+/// A value as text; what is none is kept as near as text can be.
+fn text(value: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(value) {
+        Ok(text) => text.into(),
+        Err(_) => String::from_utf8_lossy(value),
+    }
 }
 
 /// The answer to a put that is on the disk.
@@ -203,10 +209,12 @@ pub(super) fn answer() -> Response {
 
 #[cfg(test)]
 mod tests {
-    use flowlog_model::log_group::{Content, LogTag};
+    use flowlog_model::log_group::{Content, LogGroup, LogTag};
     use prost::Message as _;
 
     use super::*;
+    use crate::log_service::store::to_batches;
+    use crate::log_service::types::LogBatch;
 
     const NOW: Moment = Moment(1_795_323_131_500);
     const NOW_SECONDS: u32 = 1_795_323_131;
@@ -245,7 +253,15 @@ mod tests {
             raw: raw.len(),
             is_compressed: true,
         };
-        Put::read(&body, &size, 2, NOW).map_err(|error| error.code())
+        Put::read(&body, &size, 2, NOW, gather).map_err(|error| error.code())
+    }
+
+    fn gather(logs: usize) -> Gathered {
+        Gathered::new(logs, log_group::MAX_RAW_BYTES)
+    }
+
+    fn batches(put: &Put) -> Vec<LogBatch> {
+        to_batches(put.logs.rows()).unwrap()
     }
 
     #[test]
@@ -256,20 +272,18 @@ mod tests {
         ))
         .unwrap();
         assert_eq!(put.identity.as_deref(), Some("fl-1-0"));
-        assert_eq!(put.batch.tags, [("a".to_owned(), "b".to_owned())]);
-        assert_eq!(
-            (put.batch.topic.as_str(), put.batch.source.as_str()),
-            ("t", "")
-        );
+        let batch = &batches(&put)[0];
+        assert_eq!(batch.tags, [("a".to_owned(), "b".to_owned())]);
+        assert_eq!((batch.topic.as_str(), batch.source.as_str()), ("t", ""));
         // What is no text is kept as near as text can be.
         assert_eq!(
-            put.batch.logs[0].contents,
+            batch.logs[0].contents,
             [("k".to_owned(), "a\u{fffd}b".to_owned())]
         );
         for id in ["", &"x".repeat(1025)] {
             assert_eq!(
-                read(&group(&[], &[(BATCH_ID_TAG, id)])),
-                Err(Code::ParameterInvalid)
+                read(&group(&[], &[(BATCH_ID_TAG, id)])).err(),
+                Some(Code::ParameterInvalid)
             );
         }
     }
@@ -286,11 +300,11 @@ mod tests {
             &[],
         ))
         .unwrap();
-        let times: Vec<u32> = put.batch.logs.iter().map(|log| log.time).collect();
+        let times: Vec<u32> = batches(&put)[0].logs.iter().map(|log| log.time).collect();
         assert_eq!(times, [NOW_SECONDS - 2 * day, NOW_SECONDS + 900]);
         assert_eq!(
-            read(&group(&[NOW_SECONDS + 901], &[])),
-            Err(Code::InvalidTimestamp)
+            read(&group(&[NOW_SECONDS + 901], &[])).err(),
+            Some(Code::InvalidTimestamp)
         );
     }
 
@@ -326,12 +340,16 @@ mod tests {
             }
         );
         assert_eq!(
-            Put::read(b"123", &plain, 1, NOW).unwrap_err().code(),
-            Code::ParameterInvalid
+            Put::read(b"123", &plain, 1, NOW, gather)
+                .err()
+                .map(|error| error.code()),
+            Some(Code::ParameterInvalid)
         );
         assert_eq!(
-            Put::read(b"1234567890", &plain, 1, NOW).unwrap_err().code(),
-            Code::PostBodyInvalid
+            Put::read(b"1234567890", &plain, 1, NOW, gather)
+                .err()
+                .map(|error| error.code()),
+            Some(Code::PostBodyInvalid)
         );
     }
 
@@ -353,6 +371,6 @@ mod tests {
     fn a_long_log_is_refused() {
         let mut group = group(&[NOW_SECONDS], &[]);
         group.logs[0].contents[0].value = vec![b'x'; MAX_LOG_BYTES];
-        assert_eq!(read(&group), Err(Code::PostBodyTooLarge));
+        assert_eq!(read(&group).err(), Some(Code::PostBodyTooLarge));
     }
 }

@@ -1,5 +1,5 @@
 //! From logs to columns and back.
-use std::{collections::HashMap, sync::Arc, sync::LazyLock};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, sync::LazyLock};
 
 use arrow::{
     array::{
@@ -86,27 +86,8 @@ fn canonical(text: &str) -> Option<i64> {
     if one_way { text.parse().ok() } else { None }
 }
 
-/// The batches' logs as columns, in their order, without [`super::schema::SEQUENCE`].
-///
-/// # Errors
-/// If a column would be larger than 2 GiB.
-pub(super) fn from_batches(batches: &[LogBatch]) -> Result<RecordBatch, ArrowError> {
-    let rows = batches.iter().map(|batch| batch.logs.len()).sum();
-    let mut columns = Columns::new(rows);
-    for batch in batches {
-        let tags: Vec<(String, &str)> = batch
-            .tags
-            .iter()
-            .map(|(key, value)| (format!("{TAG_PREFIX}{key}"), value.as_str()))
-            .collect();
-        for log in &batch.logs {
-            columns.append(batch, &tags, log)?;
-        }
-    }
-    columns.finish()
-}
-
-struct Columns {
+/// Logs as columns, in their order, without [`super::schema::SEQUENCE`].
+pub(super) struct Columns {
     time: Int64Builder,
     time_ns: Int32Builder,
     topic: StringBuilder,
@@ -118,7 +99,8 @@ struct Columns {
 }
 
 impl Columns {
-    fn new(rows: usize) -> Self {
+    /// With room for so many.
+    pub(super) fn new(rows: usize) -> Self {
         let (key, value) = entry();
         let names = MapFieldNames {
             entry: "key_value".into(),
@@ -142,31 +124,40 @@ impl Columns {
         }
     }
 
-    fn append(
+    /// Adds a log: seconds and nanoseconds of its time, topic and source, tags as they are in [`OTHER`], keys and values.
+    ///
+    /// # Errors
+    /// None in fact: the map's builder has keys and values for each.
+    pub(super) fn append<'a>(
         &mut self,
-        batch: &LogBatch,
-        tags: &[(String, &str)],
-        log: &Log,
+        (time, time_ns): (u32, Option<u32>),
+        (topic, source): (&str, &str),
+        tags: &[(String, String)],
+        contents: impl Iterator<Item = (&'a str, Cow<'a, str>)>,
     ) -> Result<(), ArrowError> {
-        self.time.append_value(log.time.into());
-        let nanoseconds = log.time_ns.and_then(|ns| i32::try_from(ns).ok());
+        self.time.append_value(time.into());
+        let nanoseconds = time_ns.and_then(|ns| i32::try_from(ns).ok());
         self.time_ns.append_option(nanoseconds);
-        self.topic.append_value(&batch.topic);
-        self.source.append_value(&batch.source);
-        let mut other: Vec<(&str, &str)> = Vec::new();
-        let mut values = [None; Field::ALL.len()];
-        for (place, (key, value)) in log.contents.iter().enumerate() {
+        self.topic.append_value(topic);
+        self.source.append_value(source);
+        let mut other: Vec<(&str, Cow<'_, str>)> = Vec::new();
+        let mut values = [const { None }; Field::ALL.len()];
+        for (place, (key, value)) in contents.enumerate() {
             match self.field_of(place, key) {
-                Some(field) => values[field] = Some(value.as_str()),
+                Some(field) => values[field] = Some(value),
                 None => other.push((key, value)),
             }
         }
         for (index, (field, value)) in self.fields.iter_mut().zip(values).enumerate() {
-            if let Some(value) = field.append(value) {
+            if field.append(value.as_deref()).is_some()
+                && let Some(value) = value
+            {
                 other.push((Field::ALL[index].as_str(), value));
             }
         }
-        other.extend(tags.iter().map(|(key, value)| (key.as_str(), *value)));
+        for (key, value) in tags {
+            other.push((key, Cow::Borrowed(value)));
+        }
         self.append_other(other)
     }
 
@@ -188,12 +179,12 @@ impl Columns {
         Some(field)
     }
 
-    fn append_other(&mut self, mut other: Vec<(&str, &str)>) -> Result<(), ArrowError> {
+    fn append_other(&mut self, mut other: Vec<(&str, Cow<'_, str>)>) -> Result<(), ArrowError> {
         if other.is_empty() {
             return self.other.append(false);
         }
         // The sort is stable, so of equal keys the last is the one that was sent last.
-        other.sort_by_key(|&(key, _)| key);
+        other.sort_by_key(|(key, _)| *key);
         for (index, (key, value)) in other.iter().enumerate() {
             if other.get(index + 1).is_some_and(|(next, _)| next == key) {
                 continue;
@@ -204,7 +195,11 @@ impl Columns {
         self.other.append(true)
     }
 
-    fn finish(mut self) -> Result<RecordBatch, ArrowError> {
+    /// The columns.
+    ///
+    /// # Errors
+    /// If one would be larger than 2 GiB.
+    pub(super) fn finish(mut self) -> Result<RecordBatch, ArrowError> {
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(self.time.finish()),
             Arc::new(self.time_ns.finish()),

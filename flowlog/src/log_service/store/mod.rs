@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `config`, `error` | the limits; what can go wrong |
 //! | [`schema`], `columns` | the columns; from logs to columns and back |
+//! | `prepare` | the logs of a put, ready to be written |
 //! | `frame`, `segment`, `identities` | the write-ahead segments; what was stored already |
 //! | `writer` | the one thread through which all puts go |
 //! | `memory`, `shared` | rows that are in no file yet; what the parts have in common |
@@ -25,7 +26,7 @@ use std::{
     time::SystemTime,
 };
 
-use arrow::{array::RecordBatch, error::ArrowError};
+use arrow::array::RecordBatch;
 use nix::fcntl::{Flock, FlockArg};
 use object_store::ObjectStore;
 use tokio::sync::oneshot;
@@ -43,6 +44,7 @@ mod manifest;
 mod memory;
 mod merge;
 mod order;
+mod prepare;
 mod pull;
 mod recovery;
 pub mod schema;
@@ -56,6 +58,7 @@ pub use columns::to_batches;
 pub use config::StoreConfig;
 pub use error::{PutError, StoreError};
 pub use manifest::DataFile;
+pub use prepare::{Gathered, Prepared};
 pub use schema::schema;
 
 use self::{
@@ -179,11 +182,44 @@ impl Store {
         identity: Option<&str>,
         now: SystemTime,
     ) -> Result<(), PutError> {
-        let (logs, octets) = self.measure(&batches)?;
-        if logs == 0 {
+        let logs = batches.iter().map(|batch| batch.logs.len()).sum();
+        let mut gathered = self.gather(logs);
+        let prepare = move || {
+            gathered.add_batches(&batches)?;
+            gathered.prepare()
+        };
+        let prepared = if logs < SMALL_PUT {
+            prepare()?
+        } else {
+            let failed = |error: tokio::task::JoinError| PutError::Failed(error.to_string());
+            tokio::task::spawn_blocking(prepare)
+                .await
+                .map_err(failed)??
+        };
+        self.put_prepared(key, prepared, identity, now).await
+    }
+
+    /// To gather about so many logs of a put.
+    #[must_use]
+    pub fn gather(&self, logs: usize) -> Gathered {
+        Gathered::new(logs, self.shared.config.put_octets)
+    }
+
+    /// As [`Self::put`].
+    ///
+    /// # Errors
+    /// [`PutError`].
+    pub async fn put_prepared(
+        &self,
+        key: &LogstoreKey,
+        prepared: Prepared,
+        identity: Option<&str>,
+        now: SystemTime,
+    ) -> Result<(), PutError> {
+        if prepared.contents.num_rows() == 0 {
             return Ok(());
         }
-        let kib = u32::try_from(octets.div_ceil(1024)).unwrap_or(u32::MAX);
+        let kib = u32::try_from(prepared.octets.div_ceil(1024)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.shared.room)
             .try_acquire_many_owned(kib)
             .map_err(|_| PutError::Overloaded)?;
@@ -191,23 +227,11 @@ impl Store {
             self.shared.frozen.notify_one();
             return Err(PutError::Overloaded);
         }
-        let encode = move || {
-            let contents = columns::from_batches(&batches)?;
-            let logs = frame::encode(&contents)?;
-            Ok::<_, ArrowError>((contents, logs))
-        };
-        let encoded = if logs < SMALL_PUT {
-            encode()
-        } else {
-            let failed = |error: tokio::task::JoinError| PutError::Failed(error.to_string());
-            tokio::task::spawn_blocking(encode).await.map_err(failed)?
-        };
-        let (contents, logs) = encoded.map_err(|error| PutError::Invalid(error.to_string()))?;
         let (done, answer) = oneshot::channel();
         let put = Put {
             key: key.clone(),
-            contents,
-            logs,
+            contents: prepared.contents,
+            logs: prepared.frame,
             identity: identity.map(str::to_owned),
             arrived: maintenance::seconds(now),
             room,
@@ -216,37 +240,6 @@ impl Store {
         let closed = || PutError::Failed("the store is closed".into());
         self.ask(Request::Put(put)).map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
-    }
-
-    /// How many logs there are, and how many octets of keys and values.
-    fn measure(&self, batches: &[LogBatch]) -> Result<(usize, usize), PutError> {
-        let (mut logs, mut octets) = (0, 0);
-        for batch in batches {
-            let pairs = |pairs: &[(String, String)]| -> usize {
-                pairs
-                    .iter()
-                    .map(|(key, value)| key.len() + value.len())
-                    .sum()
-            };
-            // Tags, topic and source are kept with each log.
-            let each = batch.topic.len() + batch.source.len() + pairs(&batch.tags) + 16;
-            for log in &batch.logs {
-                logs += 1;
-                octets += each + pairs(&log.contents);
-                if let Some(ns) = log.time_ns.filter(|&ns| ns > 999_999_999) {
-                    return Err(PutError::Invalid(format!(
-                        "a log's time has {ns} nanoseconds below a second: allowed are at most 999999999"
-                    )));
-                }
-            }
-        }
-        let most = self.shared.config.put_octets;
-        if octets > most {
-            return Err(PutError::Invalid(format!(
-                "the logs have {octets} bytes: allowed are at most {most} at once"
-            )));
-        }
-        Ok((logs, octets))
     }
 
     fn ask(&self, request: Request) -> Result<(), StoreError> {

@@ -89,7 +89,7 @@ proptest! {
 
     #[test]
     fn logs_come_back_from_columns_and_from_frames(batches in batches()) {
-        let contents = super::super::columns::from_batches(&batches).unwrap();
+        let contents = contents_of(&batches).unwrap();
         let rows = super::super::columns::with_sequence(&contents, 7).unwrap();
         prop_assert_eq!(expected(&to_batches(&rows).unwrap()), expected(&batches));
         let head = frame::Head { key: &key("logstore"), first: 7, arrived: 9, identity: None };
@@ -104,7 +104,7 @@ proptest! {
 
     #[test]
     fn a_file_has_the_rows_of_each_hour_in_order_with_their_bounds(batches in batches()) {
-        let contents = super::super::columns::from_batches(&batches).unwrap();
+        let contents = contents_of(&batches).unwrap();
         let rows = super::super::columns::with_sequence(&contents, 7).unwrap();
         let encoded = merge::encode(std::slice::from_ref(&rows)).unwrap();
         prop_assert_eq!(encoded.iter().map(|encoded| encoded.file.rows).sum::<u64>(), rows.num_rows() as u64);
@@ -144,7 +144,7 @@ fn what_does_not_fit_its_column_is_kept_beside_it() {
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .to_vec(),
     };
-    let rows = super::super::columns::from_batches(&batch(vec![log])).unwrap();
+    let rows = contents_of(&batch(vec![log])).unwrap();
     let column = |name: &str| rows.column_by_name(name).unwrap();
     assert!(
         column("srcport").is_null(0)

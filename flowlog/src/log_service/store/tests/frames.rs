@@ -8,7 +8,7 @@ fn segment() -> (Vec<u8>, Vec<usize>) {
         let logs = (0..=put)
             .map(|_| log(MIDNIGHT, "eni-1", &format!("log-{put}")))
             .collect();
-        let contents = super::super::columns::from_batches(&batch(logs)).unwrap();
+        let contents = contents_of(&batch(logs)).unwrap();
         let first = u64::from(put) * 10;
         let identity = (put % 2 == 0)
             .then(|| identities::Identity::new(&key("logstore"), 0, &put.to_string()));

@@ -69,6 +69,13 @@ pub(super) fn batch(logs: Vec<Log>) -> Vec<LogBatch> {
     }]
 }
 
+/// The batches' logs as columns.
+pub(super) fn contents_of(batches: &[LogBatch]) -> Result<RecordBatch, PutError> {
+    let mut gathered = Gathered::new(0, usize::MAX);
+    gathered.add_batches(batches)?;
+    Ok(gathered.prepare()?.contents)
+}
+
 pub(super) fn names_of(batches: &[LogBatch]) -> Vec<String> {
     batches
         .iter()
