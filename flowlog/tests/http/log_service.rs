@@ -297,7 +297,10 @@ async fn a_removal_that_was_interrupted_is_finished() {
     };
     rig.app
         .store
-        .write_here(|state| Ok(catalogue::mark_going(state, &cx, "project-1", "flows").unwrap()))
+        .write_here(|state| {
+            catalogue::mark_going(state, &cx, "project-1", "flows").unwrap();
+            Ok(())
+        })
         .unwrap();
     // From now on nobody sees it, and another one of its name must wait until its logs are gone.
     let get = call("GET", "project-1.h", "/logstores/flows");
