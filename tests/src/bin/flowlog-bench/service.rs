@@ -179,7 +179,7 @@ async fn converge(admin: &Asker, flow_log: &FlowLog, round: usize) -> Result<()>
             return Ok(());
         }
         ensure!(Instant::now() < deadline, "{} is {}", now.id, now.status);
-        sleep(Duration::from_millis(2)).await;
+        sleep(Duration::from_millis(10)).await;
     }
 }
 
