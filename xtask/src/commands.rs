@@ -173,6 +173,7 @@ pub(crate) fn bench(root: &Path, arguments: &[String]) -> Result<()> {
     need_root("the measurements load BPF programs and make network namespaces")?;
     setup(root, Purpose::Run, false)?;
     let mut cargo = cargo_build(root, Profile::Release);
+    cargo.args(["--package", "flowlog", "--bin", "flowlog"]);
     step("build", || {
         run(binary_arguments(&mut cargo, "flowlog-bench"))
     })?;

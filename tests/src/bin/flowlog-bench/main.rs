@@ -9,6 +9,7 @@ mod live;
 mod program;
 mod report;
 mod security;
+mod service;
 mod setting;
 mod throughput;
 
@@ -19,7 +20,7 @@ use clap::Parser;
 
 use report::Report;
 
-/// Measures the programs, the drain and the agent, beside floors.
+/// Measures the programs, the drain, the agent and the service, beside floors.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The BPF object of the floors.
@@ -42,7 +43,7 @@ fn main() -> Result<()> {
         .with_context(|| format!("cannot read {}", arguments.floor.display()))?;
     let mut report = Report::default();
     type Measurement = fn(&[u8], usize, &mut Report) -> Result<()>;
-    let measurements: [(&str, Measurement); 7] = [
+    let measurements: [(&str, Measurement); 8] = [
         ("program", program::measure),
         ("security", security::measure),
         ("live", live::measure),
@@ -50,6 +51,7 @@ fn main() -> Result<()> {
         ("drain", drain::measure),
         ("drops", drops::measure),
         ("agent", agent::measure),
+        ("service", service::measure),
     ];
     for (name, measure) in measurements {
         if arguments
