@@ -203,10 +203,11 @@ fn modify(session: &Session, options: &ModifyOptions, form: OutputForm) -> Resul
 
 fn set_index(session: &Session, named: &Named, switch: Switch) -> Result<(), CliError> {
     let path = index_path(named);
-    Ok(match switch {
+    match switch {
         Switch::On => session.log_done(&request("POST", named, &path).with_body(&index()))?,
         Switch::Off => session.log_done(&request("DELETE", named, &path))?,
-    })
+    }
+    Ok(())
 }
 
 /// An index of all fields of a record.

@@ -8,6 +8,7 @@ use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 use serde_json::{Map, Number, Value};
+use time::OffsetDateTime;
 
 use super::answer::{ColumnType, Logs, text, visible};
 use super::record;
@@ -123,7 +124,7 @@ fn records(logs: &Logs) -> Table {
         .data
         .iter()
         .filter_map(record::time)
-        .map(|time| time.date());
+        .map(OffsetDateTime::date);
     let first = dates.next();
     let with_date = dates.any(|date| Some(date) != first);
     let mut table = table();

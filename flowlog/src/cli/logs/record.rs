@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn row(value: Value) -> Map<String, Value> {
-        value.as_object().cloned().unwrap()
+        serde_json::from_value(value).unwrap()
     }
 
     #[test]
