@@ -98,6 +98,15 @@ impl Agent {
         });
     }
 
+    /// Gives the sink of a flow log, which has one window less in hand, the next one. All flow logs are looked at when a window is closed.
+    fn deliver_more_to(&mut self, flow_log: &str) {
+        let mut outputs = self.outputs.iter().chain(&self.ending);
+        let output = outputs.find(|output| output.flow_log.name.as_str() == flow_log);
+        if let Some(output) = output.cloned() {
+            self.deliver_to(&output, MAX_IN_HAND);
+        }
+    }
+
     fn deliver_to(&mut self, output: &Arc<Output>, most: usize) {
         let name = output.flow_log.name.as_str();
         let given = self.given.entry(name.to_owned()).or_default();
@@ -126,12 +135,14 @@ impl Agent {
                 self.spool.delivered(&flow_log, window);
                 failpoint::reached("window-removed");
                 self.metrics.delivered(&flow_log, &written);
-                let health = self.sink_health.entry(flow_log).or_default();
+                let health = self.sink_health.entry(flow_log.clone()).or_default();
                 health.delivered += 1;
                 health.next_attempt = None;
-                self.forget_ended();
+                if has(&self.ending, &flow_log) {
+                    self.forget_ended();
+                }
                 if self.closed_unsaved == 0 {
-                    self.deliver(MAX_IN_HAND);
+                    self.deliver_more_to(&flow_log);
                 }
             }
             SinkEvent::Failed {
