@@ -225,9 +225,11 @@ pub fn desired_state(state: &Transaction<'_>, cx: &Context) -> Result<DesiredSta
         .optional()?;
     let (host, version) = version.ok_or_else(not_reported)?;
     let mut statement = state.prepare_cached(&format!(
+        // From the host's few resources to their flow logs, not through all flow logs: every agent concerned asks after a change.
         "SELECT id, name, resource_type, resource_id, region, traffic_type, aggregation_interval, ip_version, log_format, project,
-             logstore, target, account_id FROM flow_log WHERE account_id = ?1 AND target <> 'Gone'
-            AND EXISTS (SELECT 1 FROM host_resource WHERE host_id = ?2 AND {}) ORDER BY id",
+             logstore, target, account_id FROM flow_log WHERE target <> 'Gone'
+            AND id IN (SELECT flow_log.id FROM host_resource CROSS JOIN flow_log ON {}
+                WHERE host_resource.account_id = ?1 AND host_resource.host_id = ?2) ORDER BY id",
         transitions::CONCERNS
     ))?;
     let rows = statement.query_map([&cx.caller.account_id, &host], |row| Ok(desired(row)))?;
