@@ -51,7 +51,7 @@ fn main() -> Result<ExitCode> {
         .with_context(|| format!("cannot read {}", arguments.floor.display()))?;
     let mut report = Report::default();
     type Measurement = fn(&[u8], usize, &mut Report) -> Result<()>;
-    let measurements: [(&str, Measurement); 8] = [
+    let measurements: [(&str, Measurement); 9] = [
         ("program", program::measure),
         ("security", security::measure),
         ("live", live::measure),
