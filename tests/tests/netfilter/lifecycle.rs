@@ -172,7 +172,7 @@ fn a_stream_that_is_dropped_midway_is_exact_in_octets_and_segments() {
         return;
     }
     let mut bench = Bench::new();
-    let rules = &format!(
+    let rules = format!(
         "table inet t {{
                 chain c {{
                     type filter hook input priority 0

@@ -80,8 +80,8 @@ fn key() -> impl Strategy<Value = String> {
     prop_oneof![8 => prop::sample::select(&KEYS[..]).prop_map(str::to_owned), 1 => Just("eni_id".to_owned()), 1 => Just("absent".to_owned())]
 }
 
-fn pattern(key: String) -> impl Strategy<Value = Pattern> {
-    let exact = value_of(&key).prop_map(Pattern::Exact);
+fn pattern(key: &str) -> impl Strategy<Value = Pattern> + use<> {
+    let exact = value_of(key).prop_map(Pattern::Exact);
     let block = one_of(&[
         "10.0.0.0/8",
         "10.0.0.0/24",
@@ -166,8 +166,8 @@ fn condition() -> impl Strategy<Value = Condition> {
     let bound =
         || (number(), any::<bool>()).prop_map(|(number, included)| Bound { number, included });
     prop_oneof![
-        3 => key().prop_flat_map(|key| pattern(key.clone()).prop_map(move |pattern| Condition::Field(key.clone(), pattern))),
-        2 => key().prop_flat_map(pattern).prop_map(Condition::Anywhere),
+        3 => key().prop_flat_map(|key| pattern(&key).prop_map(move |pattern| Condition::Field(key.clone(), pattern))),
+        2 => key().prop_flat_map(|key| pattern(&key)).prop_map(Condition::Anywhere),
         1 => key().prop_map(Condition::Present),
         2 => (numeric(), comparison, number()).prop_map(|(key, comparison, number)| Condition::Compare(key, comparison, number)),
         1 => (numeric(), bound(), bound()).prop_map(|(key, low, high)| Condition::Between(key, low, high)),
