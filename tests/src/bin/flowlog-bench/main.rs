@@ -67,7 +67,7 @@ fn main() -> Result<ExitCode> {
         if arguments
             .only
             .as_ref()
-            .is_none_or(|only| name.contains(only.as_str()))
+            .is_none_or(|only| name == only.as_str())
         {
             eprintln!("measuring: {name} …");
             measure(&floor, arguments.rounds.max(1), &mut report)

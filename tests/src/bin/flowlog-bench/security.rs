@@ -128,7 +128,8 @@ impl Bench {
             let without = median(costs[0].clone());
             for ((eni, costs), more) in self.enis.iter().zip(costs).zip(more) {
                 let what = format!("established, {kind}, {}", eni.name);
-                report.beside(what, "ns", median(costs), without, 1.0, None);
+                let cost = median(costs);
+                report.beside(what, "ns", cost, without, cost / without, None);
                 if eni.slot > 0 {
                     report.figure(
                         format!("established, {kind}, {}: more than without", eni.name),
