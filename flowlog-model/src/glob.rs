@@ -19,30 +19,37 @@ impl<const MAX_BYTES: usize> Glob<MAX_BYTES> {
     /// Whether the pattern stands for all of `name`. Takes at most the product of both lengths in steps.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        let mut pattern = self.0.chars();
-        let mut rest = name.chars();
-        // Where to go on if what follows the last `*` does not fit: after that `*`, and one character further in the name.
-        let mut retry: Option<(Chars<'_>, Chars<'_>)> = None;
-        loop {
-            let before = rest.clone();
-            match (pattern.next(), rest.next()) {
-                (None, None) => return true,
-                (Some('*'), _) => {
-                    rest = before.clone();
-                    retry = Some((pattern.clone(), before));
+        matches(&self.0, name, |expected, found| expected == found)
+    }
+}
+
+/// Whether `pattern` stands for all of `text`, where `is_same` says of a character of each whether they are the same. Takes at most the
+/// product of both lengths in steps.
+#[must_use]
+pub fn matches(pattern: &str, text: &str, is_same: impl Fn(char, char) -> bool) -> bool {
+    let mut pattern = pattern.chars();
+    let mut rest = text.chars();
+    // Where to go on if what follows the last `*` does not fit: after that `*`, and one character further in the text.
+    let mut retry: Option<(Chars<'_>, Chars<'_>)> = None;
+    loop {
+        let before = rest.clone();
+        match (pattern.next(), rest.next()) {
+            (None, None) => return true,
+            (Some('*'), _) => {
+                rest = before.clone();
+                retry = Some((pattern.clone(), before));
+            }
+            (Some('?'), Some(_)) => {}
+            (Some(expected), Some(found)) if is_same(expected, found) => {}
+            _ => {
+                let Some((after_star, from)) = &mut retry else {
+                    return false;
+                };
+                if from.next().is_none() {
+                    return false;
                 }
-                (Some('?'), Some(_)) => {}
-                (Some(expected), Some(found)) if expected == found => {}
-                _ => {
-                    let Some((after_star, from)) = &mut retry else {
-                        return false;
-                    };
-                    if from.next().is_none() {
-                        return false;
-                    }
-                    pattern = after_star.clone();
-                    rest = from.clone();
-                }
+                pattern = after_star.clone();
+                rest = from.clone();
             }
         }
     }

@@ -144,16 +144,15 @@ pub(crate) fn build_and_run(root: &Path, options: &BuildAndRun) -> Result<()> {
     cargo.arg("--no-default-features");
     cargo.args(["--package", "flowlog-agent", "--bin", "flowlog-agent"]);
     let program = if options.config.is_some() {
-        step(
-            "build of the agent (the first time about 3 minutes)",
-            || run(&mut cargo),
-        )?;
+        step("build of the agent (the first time some minutes)", || {
+            run(&mut cargo)
+        })?;
         "flowlog-agent"
     } else {
         cargo.args(["--package", "flowlog-tests", "--bin", "flowlog-lab"]);
         cargo.args(["--package", "flowlog", "--bin", "flowlog"]);
         step(
-            "build of the agent, the lab, and the service with its query engine (the first time about 15 minutes on two cores)",
+            "build of the agent, the lab, and the service with its query engine (the first time up to 15 minutes on two cores)",
             || run(&mut cargo),
         )?;
         "flowlog-lab"

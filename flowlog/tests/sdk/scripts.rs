@@ -1,9 +1,9 @@
 //! The scripts beside this file, each of which starts a service of its own. They need the Python environment that `cargo xtask setup`
 //! makes.
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use crate::skip::skip;
 
 /// The environment's interpreter; none, and said so, where there is none.
 fn python(test: &str) -> Option<PathBuf> {
@@ -13,18 +13,7 @@ fn python(test: &str) -> Option<PathBuf> {
         return Some(python);
     }
     let reason = "there is no target/python with the official SDKs: run `cargo xtask setup`";
-    eprintln!("skipped {test}: {reason}");
-    // What a test that passes prints is not shown: `cargo xtask test` shows this file.
-    if let Some(file) = std::env::var_os("FLOWLOG_SKIPS") {
-        let mut skips = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(file)
-            .unwrap();
-        skips
-            .write_all(format!("{test}: {reason}\n").as_bytes())
-            .unwrap();
-    }
+    skip(test, reason);
     None
 }
 

@@ -60,33 +60,9 @@ fn words(text: &str) -> impl Iterator<Item = &str> + Clone {
         .filter(|word| !word.is_empty())
 }
 
-/// Whether `pattern`, in lower case, stands for all of `text` in any case of ASCII letters. Takes at most the product of both lengths in
-/// steps.
+/// Whether `pattern`, in lower case, stands for all of `text` in any case of ASCII letters.
 pub(crate) fn glob(pattern: &str, text: &str) -> bool {
-    let mut pattern = pattern.chars();
-    let mut rest = text.chars();
-    // Where to go on if what follows the last `*` does not fit: after that `*`, and one character further in the text.
-    let mut retry = None;
-    loop {
-        let before = rest.clone();
-        match (pattern.next(), rest.next()) {
-            (None, None) => return true,
-            (Some('*'), _) => {
-                rest = before.clone();
-                retry = Some((pattern.clone(), before));
-            }
-            (Some('?'), Some(_)) => {}
-            (Some(expected), Some(found)) if expected == found.to_ascii_lowercase() => {}
-            _ => {
-                let Some((after_star, from)) = &mut retry else {
-                    return false;
-                };
-                if from.next().is_none() {
-                    return false;
-                }
-                pattern = after_star.clone();
-                rest = from.clone();
-            }
-        }
-    }
+    flowlog_model::glob::matches(pattern, text, |expected, found| {
+        expected == found.to_ascii_lowercase()
+    })
 }
