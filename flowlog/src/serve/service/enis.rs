@@ -36,9 +36,14 @@ pub(super) fn take(
     let mut known = known(state, cx, host)?;
     let mut changes = Changes::default();
     let (mut refused, mut robbed) = (Vec::new(), BTreeSet::new());
-    // Most reports say what the last one said: then nothing is written.
     let mut written = 0;
     for eni in &report.enis {
+        // Most reports say what the last one said: then nothing is asked of the state, and nothing written.
+        if known.get(&eni.eni_id) == Some(&reported(eni)) && eni.account_id == cx.caller.account_id
+        {
+            known.remove(&eni.eni_id);
+            continue;
+        }
         let previous = owner(state, cx, eni)?.filter(|(owner, _)| owner != host);
         if let Some(reason) = refusal(cx, eni, previous.as_ref()) {
             refused.push(RefusedEni {
@@ -54,7 +59,7 @@ pub(super) fn take(
         written += write(state, cx, host, eni)?;
         match known.remove(&eni.eni_id) {
             None => changes.added.push(&eni.eni_id),
-            Some(place) if place != placed(eni) => changes.moved.push(&eni.eni_id),
+            Some((place, _)) if place != placed(eni) => changes.moved.push(&eni.eni_id),
             Some(_) => {}
         }
     }
@@ -100,18 +105,25 @@ fn placed(eni: &EniReport) -> Place {
     ]
 }
 
-/// The ENIs that a host has.
+/// Where an ENI is, and whether it is captured.
+type Reported = (Place, bool);
+
+fn reported(eni: &EniReport) -> Reported {
+    (placed(eni), eni.captured)
+}
+
+/// The ENIs that a host has, as they were last reported.
 fn known(
     state: &Transaction<'_>,
     cx: &Context,
     host: &str,
-) -> Result<BTreeMap<String, Place>, ApiError> {
+) -> Result<BTreeMap<String, Reported>, ApiError> {
     let mut statement = state.prepare_cached(
-        "SELECT eni_id, vswitch_id, vpc_id, vm_id, region FROM eni WHERE account_id = ? AND host_id = ?",
+        "SELECT eni_id, vswitch_id, vpc_id, vm_id, region, captured FROM eni WHERE account_id = ? AND host_id = ?",
     )?;
     let rows = statement.query_map([cx.caller.account_id.as_str(), host], |row| {
         let place = [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?];
-        Ok((row.get(0)?, place))
+        Ok((row.get(0)?, (place, row.get(5)?)))
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

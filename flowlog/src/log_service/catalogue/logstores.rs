@@ -1,43 +1,25 @@
-//! Projects and logstores, in the service's state. A project belongs to an account, and its name is given once among all accounts.
+//! Logstores.
 //!
-//! A logstore is removed in three steps, each of which can be done again: it is marked as going, from when on nobody sees it; its logs
-//! are removed; its mark is. So no logs of an earlier logstore come back in a later one of the same name.
+//! One is removed in three steps, each of which can be done again: it is marked as going, from when on nobody sees it; its logs are
+//! removed; its mark is. So no logs of an earlier logstore come back in a later one of the same name.
 use std::collections::HashMap;
 
-use flowlog_model::managed::{Logstore, Project};
+use flowlog_model::managed::Logstore;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use serde_json::{Map, Value, json};
 
-use super::api::{Code, LogError};
-use super::types::LogstoreKey;
+use super::{Page, Range, check_quota, project, valid};
+use crate::log_service::api::{Code, LogError};
+use crate::log_service::types::LogstoreKey;
 use crate::serve::moment::Moment;
 use crate::serve::service::{Context, audit, shown};
 
-/// The most projects of an account.
-const MAX_PROJECTS: u64 = 1000;
 /// The most logstores of a project.
 const MAX_LOGSTORES: u64 = 1000;
-/// Longest description of a project, in characters.
-const MAX_DESCRIPTION_CHARS: usize = 256;
 /// Longest index, in bytes of JSON.
 const MAX_INDEX_BYTES: usize = 256 * 1024;
 /// The most days that logs are kept for, which stands for ever.
 pub const FOR_EVER_DAYS: u32 = 3650;
-
-/// A project.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProjectEntry {
-    /// Its name.
-    pub name: String,
-    /// The account.
-    pub account_id: String,
-    /// What it is for; it may be empty.
-    pub description: String,
-    /// When it was created.
-    pub created: Moment,
-    /// When its description was changed.
-    pub changed: Moment,
-}
 
 /// A logstore.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,186 +38,6 @@ pub struct LogstoreEntry {
     pub created: Moment,
     /// When it was changed.
     pub changed: Moment,
-}
-
-/// A page of a list, and how many there are in all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page<T> {
-    /// The page, sorted by name.
-    pub entries: Vec<T>,
-    /// How many there are.
-    pub total: u64,
-}
-
-/// Which part of a list is asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Range<'r> {
-    /// Part of the names.
-    pub name: &'r str,
-    /// How many are passed over.
-    pub offset: u32,
-    /// How many at most.
-    pub size: u32,
-}
-
-/// The name of a project of the caller's account.
-///
-/// # Errors
-/// [`Code::ProjectNotExist`]; [`Code::Unauthorized`] if it is another account's.
-pub fn project(
-    state: &Transaction<'_>,
-    cx: &Context,
-    name: &str,
-) -> Result<ProjectEntry, LogError> {
-    let found = state
-        .prepare_cached("SELECT name, account_id, description, created_at, changed_at FROM project WHERE name = ?")?
-        .query_row([name], read_project)
-        .optional()?;
-    let found = found.ok_or_else(|| {
-        let message = format!("There is no project \"{}\".", shown(name));
-        LogError::new(Code::ProjectNotExist, message)
-    })?;
-    if found.account_id != cx.caller.account_id {
-        let message = format!("The project {name} is another account's.");
-        return Err(LogError::new(Code::Unauthorized, message));
-    }
-    Ok(found)
-}
-
-fn read_project(row: &Row<'_>) -> rusqlite::Result<ProjectEntry> {
-    Ok(ProjectEntry {
-        name: row.get(0)?,
-        account_id: row.get(1)?,
-        description: row.get(2)?,
-        created: Moment(row.get(3)?),
-        changed: Moment(row.get(4)?),
-    })
-}
-
-/// Creates a project.
-///
-/// # Errors
-/// [`Code::ProjectAlreadyExist`], [`Code::ParameterInvalid`], [`Code::QuotaExceed`].
-pub fn create_project(
-    state: &Transaction<'_>,
-    cx: &Context,
-    name: &str,
-    description: &str,
-) -> Result<(), LogError> {
-    let name: Project = valid("projectName", name)?;
-    check_description(description)?;
-    let exists = state
-        .query_row(
-            "SELECT 1 FROM project WHERE name = ?",
-            [name.as_str()],
-            |_| Ok(()),
-        )
-        .optional()?;
-    if exists.is_some() {
-        let message = format!(
-            "There is a project {name} already; the name is given once among all accounts."
-        );
-        return Err(LogError::new(Code::ProjectAlreadyExist, message));
-    }
-    let count = "SELECT count(*) FROM project WHERE account_id = ?";
-    check_quota(
-        state,
-        count,
-        &cx.caller.account_id,
-        MAX_PROJECTS,
-        "projects of an account",
-    )?;
-    state.execute(
-        "INSERT INTO project (name, account_id, description, created_at, changed_at) VALUES (?1, ?2, ?3, ?4, ?4)",
-        params![name.as_str(), cx.caller.account_id, description, cx.now.0],
-    )?;
-    audit::note(
-        state,
-        cx,
-        "CreateProject",
-        name.as_str(),
-        &json!({ "description": description }),
-    )?;
-    Ok(())
-}
-
-/// Changes a project's description.
-///
-/// # Errors
-/// As [`project`]; [`Code::ParameterInvalid`].
-pub fn update_project(
-    state: &Transaction<'_>,
-    cx: &Context,
-    name: &str,
-    description: &str,
-) -> Result<(), LogError> {
-    project(state, cx, name)?;
-    check_description(description)?;
-    state.execute(
-        "UPDATE project SET description = ?, changed_at = ? WHERE name = ?",
-        params![description, cx.now.0, name],
-    )?;
-    audit::note(
-        state,
-        cx,
-        "UpdateProject",
-        name,
-        &json!({ "description": description }),
-    )?;
-    Ok(())
-}
-
-/// Lists the projects of the account.
-///
-/// # Errors
-/// Of the state.
-pub fn projects(
-    state: &Transaction<'_>,
-    cx: &Context,
-    range: Range<'_>,
-) -> Result<Page<ProjectEntry>, LogError> {
-    let account = &cx.caller.account_id;
-    let total: i64 = state.query_row(
-        "SELECT count(*) FROM project WHERE account_id = ? AND instr(name, ?)",
-        [account, range.name],
-        |row| row.get(0),
-    )?;
-    let mut select = state.prepare_cached(
-        "SELECT name, account_id, description, created_at, changed_at FROM project
-        WHERE account_id = ? AND instr(name, ?) ORDER BY name LIMIT ? OFFSET ?",
-    )?;
-    let entries = select
-        .query_map(
-            params![account, range.name, range.size, range.offset],
-            read_project,
-        )?
-        .collect::<Result<_, _>>()?;
-    Ok(Page {
-        entries,
-        total: total.unsigned_abs(),
-    })
-}
-
-/// Removes a project, whose logstores are all gone.
-///
-/// # Errors
-/// As [`project`]; [`Code::ServerBusy`] where a logstore was created meanwhile.
-pub fn remove_project(state: &Transaction<'_>, cx: &Context, name: &str) -> Result<(), LogError> {
-    project(state, cx, name)?;
-    let left = state
-        .query_row(
-            "SELECT 1 FROM logstore WHERE project = ? LIMIT 1",
-            [name],
-            |_| Ok(()),
-        )
-        .optional()?;
-    if left.is_some() {
-        let message = format!("A logstore was created in the project {name} meanwhile: try again.");
-        return Err(LogError::new(Code::ServerBusy, message));
-    }
-    state.execute("DELETE FROM project WHERE name = ?", [name])?;
-    audit::note(state, cx, "DeleteProject", name, &json!({}))?;
-    Ok(())
 }
 
 const LOGSTORE: &str = "SELECT name, ttl_days, options, search_index, index_changed_at, created_at, changed_at FROM logstore
@@ -516,39 +318,12 @@ pub fn retentions(state: &Transaction<'_>) -> Result<HashMap<LogstoreKey, u32>, 
     Ok(retentions)
 }
 
-fn valid<T: flowlog_model::text::Text>(parameter: &str, text: &str) -> Result<T, LogError> {
-    T::from_text(text).ok_or_else(|| LogError::parameter(parameter, T::allowed()))
-}
-
-fn check_description(description: &str) -> Result<(), LogError> {
-    if description.chars().count() > MAX_DESCRIPTION_CHARS {
-        let clause = format_args!("allowed are {MAX_DESCRIPTION_CHARS} characters");
-        return Err(LogError::parameter("description", clause));
-    }
-    Ok(())
-}
-
 fn check_ttl(days: u32) -> Result<(), LogError> {
     if !(1..=FOR_EVER_DAYS).contains(&days) {
         let clause = format_args!(
             "allowed are whole numbers of days from 1 to {FOR_EVER_DAYS}, which is for ever"
         );
         return Err(LogError::parameter("ttl", clause));
-    }
-    Ok(())
-}
-
-fn check_quota(
-    state: &Transaction<'_>,
-    count: &str,
-    of: &str,
-    limit: u64,
-    what: &str,
-) -> Result<(), LogError> {
-    let count: i64 = state.query_row(count, [of], |row| row.get(0))?;
-    if count.unsigned_abs() >= limit {
-        let message = format!("Allowed are {limit} {what}.");
-        return Err(LogError::new(Code::QuotaExceed, message));
     }
     Ok(())
 }
