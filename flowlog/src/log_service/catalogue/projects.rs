@@ -28,7 +28,7 @@ pub struct ProjectEntry {
     pub changed: Moment,
 }
 
-/// The name of a project of the caller's account.
+/// A project of the caller's account.
 ///
 /// # Errors
 /// [`Code::ProjectNotExist`]; [`Code::Unauthorized`] if it is another account's.

@@ -56,7 +56,8 @@ pub(super) fn take(
             changes.taken.push(format!("{} of {owner}", eni.eni_id));
             robbed.insert(owner);
         }
-        written += write(state, cx, host, eni)?;
+        write(state, cx, host, eni)?;
+        written += 1;
         match known.remove(&eni.eni_id) {
             None => changes.added.push(&eni.eni_id),
             Some((place, _)) if place != placed(eni) => changes.moved.push(&eni.eni_id),
@@ -128,19 +129,17 @@ fn known(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Writes an ENI if it is new or another than before; gives how many rows were written.
+/// Writes an ENI that is new or another than before.
 fn write(
     state: &Transaction<'_>,
     cx: &Context,
     host: &str,
     eni: &EniReport,
-) -> Result<usize, ApiError> {
+) -> Result<(), ApiError> {
     let mut upsert = state.prepare_cached(
         "INSERT INTO eni (account_id, eni_id, host_id, vswitch_id, vpc_id, vm_id, region, captured) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (account_id, eni_id) DO UPDATE SET host_id = excluded.host_id, vswitch_id = excluded.vswitch_id,
-             vpc_id = excluded.vpc_id, vm_id = excluded.vm_id, region = excluded.region, captured = excluded.captured
-         WHERE (host_id, vswitch_id, vpc_id, vm_id, region, captured) IS NOT (excluded.host_id, excluded.vswitch_id,
-             excluded.vpc_id, excluded.vm_id, excluded.region, excluded.captured)",
+             vpc_id = excluded.vpc_id, vm_id = excluded.vm_id, region = excluded.region, captured = excluded.captured",
     )?;
     let [vswitch, vpc, vm, region] = placed(eni);
     let account = &cx.caller.account_id;
@@ -154,7 +153,8 @@ fn write(
         region,
         eni.captured
     ];
-    Ok(upsert.execute(values)?)
+    upsert.execute(values)?;
+    Ok(())
 }
 
 /// Whose an ENI is, and whether that agent is not away.

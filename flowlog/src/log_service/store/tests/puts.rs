@@ -121,7 +121,6 @@ async fn more_than_the_limits_allow_is_refused_and_the_rest_is_stored() {
         generation_octets: 50_000,
         ..config(folder.path())
     };
-    let queue_kib = limits.queue_kib;
     let store = Store::open(limits).await.unwrap();
     assert!(matches!(
         store.put(&key, logs(1000), None, at(MIDNIGHT)).await,
@@ -134,8 +133,11 @@ async fn more_than_the_limits_allow_is_refused_and_the_rest_is_stored() {
         Err(PutError::Invalid(_))
     ));
     // A queue without room for it.
-    let room = Arc::clone(&store.shared.room);
-    let held = room.try_acquire_many(queue_kib).unwrap();
+    let shared = &store.shared;
+    let held = shared
+        .room
+        .try_acquire_many(shared.config.queue_kib)
+        .unwrap();
     assert_eq!(
         store.put(&key, logs(10), None, at(MIDNIGHT)).await,
         Err(PutError::Overloaded)
