@@ -26,7 +26,6 @@ pub fn beside<T>(
 ) -> Result<(T, Vec<Sent>)> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        // Also when `body` panics, for the scope waits for its threads.
         let told_at_the_end = TellAtTheEnd(&stop);
         let floods: Vec<_> = senders
             .iter()
@@ -41,7 +40,10 @@ pub fn beside<T>(
     })
 }
 
-struct TellAtTheEnd<'s>(&'s AtomicBool);
+/// Says to the threads of a scope that they are to stop, when it is dropped: also when what they run beside panics, for a scope waits for its
+/// threads, and the test would hang where it has failed.
+#[derive(Debug)]
+pub struct TellAtTheEnd<'s>(pub &'s AtomicBool);
 
 impl Drop for TellAtTheEnd<'_> {
     fn drop(&mut self) {

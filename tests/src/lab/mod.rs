@@ -17,7 +17,7 @@ mod zipf;
 
 use std::{fs::OpenOptions, io::Write as _};
 
-pub use background::beside;
+pub use background::{TellAtTheEnd, beside};
 pub use flood::{FloodPlan, Sent, udp_flood, udp_flood_until};
 pub use flows::{Distribution, Family, FlowTuple, MAX_FLOWS, NOBODY_MAC, flow_tuple};
 pub use namespace::{Namespace, Process};

@@ -187,7 +187,7 @@ impl Host {
     }
 
     /// Drains until what was counted is as wanted, and once more, for nothing is to come beyond it.
-    pub(crate) fn drain_until(&mut self, wanted: impl Fn(&Counted) -> bool) -> Counted {
+    pub(crate) fn drain_until(&mut self, mut wanted: impl FnMut(&Counted) -> bool) -> Counted {
         let deadline = Instant::now() + PATIENCE;
         while !wanted(self.drain()) && Instant::now() < deadline {
             thread::sleep(LOOK);

@@ -11,7 +11,7 @@ use flowlog_agent::bpf::{
 use flowlog_common::{DIRECTION_IN, FlowCounters, Volume};
 use flowlog_model::security_group::{SecurityMode, session::WhenFull};
 use flowlog_tests::{
-    lab::{skip, skip_unless_root},
+    lab::{TellAtTheEnd, skip, skip_unless_root},
     packets::build,
 };
 
@@ -59,6 +59,7 @@ fn nothing_is_lost_between_two_cpus_and_a_flip() {
     let stop = AtomicBool::new(false);
     let mut found = Vec::new();
     let sent = thread::scope(|scope| {
+        let told_at_the_end = TellAtTheEnd(&stop);
         let threads = loaded.map(|mut programs| {
             let (kinds, stop) = (&kinds, &stop);
             scope.spawn(move || {
@@ -78,7 +79,7 @@ fn nothing_is_lost_between_two_cpus_and_a_flip() {
         for _ in 0..FLIPS {
             drain(&mut counters, &mut found);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(told_at_the_end);
         threads.map(|thread| thread.join().expect("a thread that sends"))
     });
     drain(&mut counters, &mut found);

@@ -10,7 +10,10 @@ use flowlog_agent::bpf::{
     trial::{Programs, SkbMetadata, TrialProgram},
 };
 use flowlog_common::{FlowCounters, Volume};
-use flowlog_tests::{lab::skip_unless_root, packets::build};
+use flowlog_tests::{
+    lab::{TellAtTheEnd, skip_unless_root},
+    packets::build,
+};
 
 use crate::{
     ledger::Ledger,
@@ -313,6 +316,7 @@ fn nothing_is_lost_between_two_cpus_and_a_reader_of_the_ring() {
         counters.renew(still, TINY).expect("renewal");
     };
     let sent = thread::scope(|scope| {
+        let told_at_the_end = TellAtTheEnd(&stop);
         let threads = loaded.map(|mut programs| {
             let stop = &stop;
             scope.spawn(move || {
@@ -335,7 +339,7 @@ fn nothing_is_lost_between_two_cpus_and_a_reader_of_the_ring() {
         for _ in 0..FLIPS {
             drain(&mut ring);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(told_at_the_end);
         threads.map(|thread| thread.join().expect("a thread that sends"))
     });
     drain(&mut ring);

@@ -8,7 +8,7 @@ use std::{
 use flowlog_model::record::FlowTuple;
 use flowlog_tests::{
     agent::{Action, AgentProcess, Direction, EniPlan, volume},
-    lab::{VethPair, device_stats, skip_unless_root},
+    lab::{TellAtTheEnd, VethPair, device_stats, skip_unless_root},
 };
 
 use crate::{
@@ -93,6 +93,7 @@ fn a_changed_rule_takes_effect_under_traffic() {
         let agent = start(eni(&[("sgr-a", 7000), ("sgr-b", 7001)]));
         let stop = AtomicBool::new(false);
         let rounds = thread::scope(|scope| {
+            let told_at_the_end = TellAtTheEnd(&stop);
             let sender = scope.spawn(|| send_until(&pair, &[7000, 7001, 7002], &stop));
             agent
                 .wait_for_packets(VM, Direction::In, 300)
@@ -103,7 +104,7 @@ fn a_changed_rule_takes_effect_under_traffic() {
                 follow(&agent, eni(&[("sgr-a", 7000), ("sgr-b", 7001)]));
             }
             follow(&agent, eni(&[("sgr-c", 7001), ("sgr-d", 7002)]));
-            stop.store(true, Ordering::Relaxed);
+            drop(told_at_the_end);
             sender.join().expect("no panic")
         });
         // From here on, nothing is judged as before.
@@ -172,13 +173,14 @@ fn another_mode_takes_effect_without_a_gap() {
     let agent = start(off.clone());
     let stop = AtomicBool::new(false);
     let rounds = thread::scope(|scope| {
+        let told_at_the_end = TellAtTheEnd(&stop);
         let sender = scope.spawn(|| send_until(&pair, &[7000, 7001], &stop));
         for _ in 0..3 {
             for eni in [&observed, &enforced, &observed, &off, &enforced] {
                 follow(&agent, eni.clone());
             }
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(told_at_the_end);
         sender.join().expect("no panic")
     });
     let outcome = stop_after(agent, 2 * rounds, 0);

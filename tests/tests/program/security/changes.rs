@@ -18,7 +18,7 @@ use flowlog_model::{
         session::{ACK, Detail, Fragment, Packet, SYN, WhenFull, reversed},
     },
 };
-use flowlog_tests::lab::skip_unless_root;
+use flowlog_tests::lab::{TellAtTheEnd, skip_unless_root};
 
 use super::{
     frames::frame,
@@ -103,6 +103,7 @@ fn no_packet_is_judged_by_half_a_policy() {
     let loaded = [load(), load()];
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let told_at_the_end = TellAtTheEnd(&stop);
         for (start, mut programs) in [0_u16, 1].into_iter().zip(loaded) {
             let stop = &stop;
             scope.spawn(move || {
@@ -121,7 +122,7 @@ fn no_packet_is_judged_by_half_a_policy() {
         for change in 0..CHANGES {
             host.apply(&policies[(change + 1) % 2]);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(told_at_the_end);
     });
     let (found, _) = host.drain();
     let mut seen = BTreeSet::new();
