@@ -51,8 +51,8 @@ impl Floor {
             .map_max_entries("FLOOR_FLOWS", flow_map_entries)
             .load(object)
             .map_err(BpfError::Load)?;
-        object::classifier(&mut ebpf, program)?
-            .load()
+        let classifier = object::classifier(&mut ebpf, program)?;
+        object::verified(|| classifier.load())
             .map_err(|source| BpfError::Program { program, source })?;
         Ok(Self { ebpf, program })
     }

@@ -266,7 +266,8 @@ fn attach_anew(ebpf: &mut Ebpf, pin_folder: &Path) -> Result<(PinnedLink, OwnedF
 }
 
 fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), BpfError> {
-    raw_tracepoint(ebpf, name)?.load().map_err(failed(name))
+    let program = raw_tracepoint(ebpf, name)?;
+    object::verified(|| program.load()).map_err(failed(name))
 }
 
 fn raw_tracepoint<'e>(

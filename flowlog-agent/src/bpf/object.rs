@@ -1,5 +1,7 @@
 //! The BPF object, and loading it for one ENI.
 use std::{
+    error::Error,
+    io,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -11,6 +13,7 @@ use aya::{
 };
 use flowlog_common::{ABI_VERSION, KernelLayout, OVERFLOW_RING_BYTES};
 use flowlog_model::security_group::{SecurityMode, session::WhenFull};
+use nix::libc;
 
 use super::error::BpfError;
 use crate::failpoint;
@@ -189,4 +192,66 @@ pub(super) fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, BpfError> {
     ebpf.program_mut(XDP)
         .and_then(|program| program.try_into().ok())
         .ok_or(BpfError::NoProgram(XDP))
+}
+
+/// How often a program is given to the verifier before its loading has failed: libbpf's number.
+const ATTEMPTS: usize = 5;
+
+/// Loads a program. The verifier leaves off (EAGAIN) when a signal comes for the thread, be it one that the agent is glad of, such as that to read its
+/// configuration again: the program is loaded anew then.
+pub(super) fn verified<E: Error>(mut load: impl FnMut() -> Result<(), E>) -> Result<(), E> {
+    let was_interrupted = |error: &E| {
+        let of_the_kernel = error.source().and_then(|source| source.downcast_ref());
+        of_the_kernel.and_then(io::Error::raw_os_error) == Some(libc::EAGAIN)
+    };
+    for _ in 1..ATTEMPTS {
+        match load() {
+            Err(error) if was_interrupted(&error) => {}
+            outcome => return outcome,
+        }
+    }
+    load()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(number: i32) -> Result<(), BpfError> {
+        Err(BpfError::Pins {
+            path: PathBuf::new(),
+            source: io::Error::from_raw_os_error(number),
+        })
+    }
+
+    #[test]
+    fn a_program_whose_verifying_a_signal_interrupts_is_loaded_again() {
+        let interrupted = |times: usize| {
+            let mut attempts = 0;
+            let outcome = verified(|| {
+                attempts += 1;
+                if attempts <= times {
+                    refused(libc::EAGAIN)
+                } else {
+                    Ok(())
+                }
+            });
+            (outcome.is_ok(), attempts)
+        };
+        assert_eq!(interrupted(0), (true, 1));
+        assert_eq!(interrupted(2), (true, 3));
+        // Not for ever.
+        assert_eq!(interrupted(100), (false, ATTEMPTS));
+    }
+
+    #[test]
+    fn a_program_that_the_kernel_refuses_is_not_loaded_again() {
+        let mut attempts = 0;
+        let outcome = verified(|| {
+            attempts += 1;
+            refused(libc::EACCES)
+        });
+        assert!(outcome.is_err());
+        assert_eq!(attempts, 1);
+    }
 }

@@ -111,19 +111,17 @@ impl Programs {
     pub fn load(pin_folder: &Path, constants: EniConstants) -> Result<Self, BpfError> {
         let mut ebpf = object::load(pin_folder, constants)?;
         for name in [INGRESS, EGRESS] {
-            object::classifier(&mut ebpf, name)?
-                .load()
-                .map_err(|source| BpfError::Program {
-                    program: name,
-                    source,
-                })?;
-        }
-        object::xdp(&mut ebpf)?
-            .load()
-            .map_err(|source| BpfError::Program {
-                program: XDP,
+            let program = object::classifier(&mut ebpf, name)?;
+            object::verified(|| program.load()).map_err(|source| BpfError::Program {
+                program: name,
                 source,
             })?;
+        }
+        let program = object::xdp(&mut ebpf)?;
+        object::verified(|| program.load()).map_err(|source| BpfError::Program {
+            program: XDP,
+            source,
+        })?;
         Ok(Self { ebpf })
     }
 

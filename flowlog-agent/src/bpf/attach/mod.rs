@@ -436,7 +436,7 @@ impl Attaching<'_> {
         pin: &str,
     ) -> Result<PinnedLink, ProgramError> {
         let program = object::xdp(ebpf).map_err(|_| ProgramError::NotLoaded)?;
-        program.load()?;
+        object::verified(|| program.load())?;
         link::attach_xdp(program, self.target, mode, &self.pin(pin))
     }
 }
@@ -445,7 +445,7 @@ impl Attaching<'_> {
 fn loaded<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut SchedClassifier, BpfError> {
     let program = object::classifier(ebpf, name)?;
     if program.fd().is_err() {
-        program.load().map_err(|source| BpfError::Program {
+        object::verified(|| program.load()).map_err(|source| BpfError::Program {
             program: name,
             source,
         })?;
