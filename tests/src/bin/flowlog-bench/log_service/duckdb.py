@@ -12,6 +12,8 @@ import duckdb
 setting = json.loads(sys.stdin.readline())
 connection = duckdb.connect()
 connection.execute(f"SET threads = {int(setting['threads'])}")
+# It would be drawn on standard output as soon as an answer takes two seconds.
+connection.execute("SET enable_progress_bar = false")
 # Footers are kept, as Flowlog keeps them.
 connection.execute("SET parquet_metadata_cache = true")
 connection.execute(f"CREATE VIEW log AS SELECT * FROM read_parquet('{setting['files']}', hive_partitioning = true)")
