@@ -28,7 +28,7 @@ use super::plan::Room;
 use super::result::{QueryResult, product_names};
 use super::search::{self, Parsed};
 use super::sql::{self, Sql, explain::explain};
-use super::table::Logs;
+use super::table::{Logs, Order};
 use super::{Bucket, HistogramRequest, QueryRequest, plan};
 use crate::log_service::store::Snapshot;
 
@@ -172,15 +172,14 @@ impl Engine {
         let session = self.session(&snapshot)?;
         self.run(account, snapshot.clone(), async move {
             let told = |error: DataFusionError| explain(&request.query, start, &error);
-            let found = plan::found(
-                &session,
-                snapshot,
-                request.from,
-                request.to,
-                request.topic.as_deref(),
-                &parsed.search,
-            )
-            .map_err(told)?;
+            let order = match &sql {
+                None if !request.reverse => Order::OldestFirst,
+                // Of SQL, it is not known; who asks for some logs most often asks for the newest.
+                _ => Order::NewestFirst,
+            };
+            let logs = Logs::new(snapshot, request.from, request.to, order);
+            let found = plan::found(&session, logs, request.topic.as_deref(), &parsed.search)
+                .map_err(told)?;
             let found = match sql {
                 None => {
                     let page = plan::page(
@@ -252,15 +251,9 @@ impl Engine {
         self.run(account, snapshot.clone(), async move {
             let told =
                 |error: DataFusionError| explain(&request.query, request.query.len(), &error);
-            let found = plan::found(
-                &session,
-                snapshot,
-                request.from,
-                request.to,
-                request.topic.as_deref(),
-                &parsed.search,
-            )
-            .map_err(told)?;
+            let logs = Logs::new(snapshot, request.from, request.to, Order::NewestFirst);
+            let found = plan::found(&session, logs, request.topic.as_deref(), &parsed.search)
+                .map_err(told)?;
             plan::count_into(found, width, &mut buckets)
                 .await
                 .map_err(told)?;

@@ -17,19 +17,17 @@ use super::functions::client;
 use super::search::{Search, field, translate};
 use super::table::Logs;
 use super::{Bucket, IndexedField, IndexedKind, sql};
+use crate::log_service::store::schema;
 use crate::log_service::store::schema::{OTHER, SEQUENCE};
-use crate::log_service::store::{Snapshot, schema};
 
-/// The logs of the time range and the topic that the search finds.
+/// Those of the logs that have the topic, and that the search finds.
 pub(super) fn found(
     session: &SessionContext,
-    snapshot: Snapshot,
-    from: u32,
-    to: u32,
+    logs: Logs,
     topic: Option<&str>,
     search: &Search,
 ) -> Result<DataFrame, DataFusionError> {
-    let mut logs = session.read_table(Arc::new(Logs::new(snapshot, from, to)))?;
+    let mut logs = session.read_table(Arc::new(logs))?;
     if let Some(topic) = topic.filter(|topic| !topic.is_empty()) {
         logs = logs.filter(ident(field::TOPIC).eq(lit(topic)))?;
     }

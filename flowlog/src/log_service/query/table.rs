@@ -1,4 +1,5 @@
 //! A snapshot of a logstore as a table of DataFusion.
+use std::cmp::Reverse;
 use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
@@ -37,6 +38,13 @@ pub(crate) struct Logs {
     to: u32,
 }
 
+/// Which logs are read first. A query that wants only so many of the newest or the oldest then passes over the files that cannot have any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    NewestFirst,
+    OldestFirst,
+}
+
 /// The columns of the store, texts as views: a page's value is not copied for each row that has it.
 fn columns() -> SchemaRef {
     static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -54,10 +62,13 @@ fn columns() -> SchemaRef {
 
 impl Logs {
     /// The logs of a snapshot within `[from, to)`, in Unix seconds.
-    pub(crate) fn new(mut snapshot: Snapshot, from: u32, to: u32) -> Self {
-        snapshot
-            .files
-            .retain(|file| file.max_time >= from && file.min_time < to);
+    pub(crate) fn new(mut snapshot: Snapshot, from: u32, to: u32, order: Order) -> Self {
+        let files = &mut snapshot.files;
+        files.retain(|file| file.max_time >= from && file.min_time < to);
+        match order {
+            Order::NewestFirst => files.sort_by_key(|file| Reverse(file.max_time)),
+            Order::OldestFirst => files.sort_by_key(|file| file.min_time),
+        }
         Self { snapshot, from, to }
     }
 
@@ -154,29 +165,27 @@ fn statistics(rows: u64, times: Option<(u32, u32)>) -> Result<Statistics> {
     Ok(statistics)
 }
 
-/// The files in as many groups, of much the same size, each to be read by one task.
+/// The files, in their order, in at most as many groups. One task begins with each; those that are done take over files of the others, in the order of
+/// all.
 fn grouped(files: &[&Arc<DataFile>], groups: usize) -> Result<Vec<FileGroup>> {
-    let mut sorted = files.to_vec();
-    sorted.sort_by_key(|file| std::cmp::Reverse(file.octets));
-    let mut grouped: Vec<(u64, Vec<PartitionedFile>)> =
-        vec![(0, Vec::new()); groups.clamp(1, files.len().max(1))];
-    for file in sorted {
-        if let Some((octets, group)) = grouped.iter_mut().min_by_key(|(octets, _)| *octets) {
-            *octets += file.octets;
-            let found = PartitionedFile::new_from_meta(ObjectMeta {
-                location: file.path.clone(),
-                // A file is never written twice.
-                last_modified: Default::default(),
-                size: file.octets,
-                e_tag: None,
-                version: None,
-            });
-            let known = statistics(file.rows, Some((file.min_time, file.max_time)))?;
-            group.push(found.with_statistics(Arc::new(known)));
-        }
-    }
-    let groups = grouped.into_iter().map(|(_, files)| FileGroup::new(files));
-    Ok(groups.collect())
+    let files = files.iter().map(|file| {
+        let found = PartitionedFile::new_from_meta(ObjectMeta {
+            location: file.path.clone(),
+            // A file is never written twice.
+            last_modified: Default::default(),
+            size: file.octets,
+            e_tag: None,
+            version: None,
+        });
+        let known = statistics(file.rows, Some((file.min_time, file.max_time)))?;
+        Ok(found.with_statistics(Arc::new(known)))
+    });
+    let files: Vec<PartitionedFile> = files.collect::<Result<_>>()?;
+    let each = files.len().div_ceil(groups.max(1)).max(1);
+    Ok(files
+        .chunks(each)
+        .map(|group| FileGroup::new(group.to_vec()))
+        .collect())
 }
 
 #[async_trait]

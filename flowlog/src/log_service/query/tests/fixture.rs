@@ -77,6 +77,19 @@ impl Fixture {
         }
     }
 
+    /// All logs are in files of their hours, as the store writes them; one thread reads them.
+    pub(super) fn hourly(batches: &[LogBatch]) -> Self {
+        let mut fixture = Self::with(&[], 0, |config| config.threads = 1);
+        let folder = fixture.folder.path().join("hourly");
+        fixture.snapshot = fixture.wait(async {
+            let store = Store::open(StoreConfig::new(folder)).await.unwrap();
+            put(&store, &key(), batches.to_vec()).await;
+            store.flush(SystemTime::now()).await.unwrap();
+            store.snapshot(&key(), 0, u32::MAX)
+        });
+        fixture
+    }
+
     pub(super) fn wait<T>(&self, work: impl Future<Output = T>) -> T {
         self.threads.block_on(work)
     }
@@ -139,10 +152,7 @@ async fn snapshot(folder: &TempDir, batches: &[LogBatch], in_file: usize) -> Sna
     let store = Store::open(StoreConfig::new(folder.path().join("store")))
         .await
         .unwrap();
-    let key = LogstoreKey {
-        project: "project-1".parse().unwrap(),
-        logstore: "logstore-1".parse().unwrap(),
-    };
+    let key = key();
     let (filed, kept) = split(batches, in_file);
     let mut files = Vec::new();
     if !filed.is_empty() {
@@ -159,6 +169,13 @@ async fn snapshot(folder: &TempDir, batches: &[LogBatch], in_file: usize) -> Sna
         batches: store.snapshot(&key, 0, u32::MAX).batches,
         files,
         objects: Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap()),
+    }
+}
+
+fn key() -> LogstoreKey {
+    LogstoreKey {
+        project: "project-1".parse().unwrap(),
+        logstore: "logstore-1".parse().unwrap(),
     }
 }
 

@@ -3,4 +3,5 @@ mod bounds;
 mod fixture;
 mod language;
 mod manners;
+mod order;
 mod random;
