@@ -182,44 +182,36 @@ impl Engine {
                 .map_err(told)?;
             let found = match sql {
                 None => {
-                    let page = plan::page(
-                        found,
-                        request.offset,
-                        request.line.min(room.rows),
-                        request.reverse,
-                    )
-                    .map_err(told)?;
-                    let stream = plan::run(page).await.map_err(told)?;
-                    let schema = stream.schema();
-                    let (batches, complete) = plan::collect(stream, room).await.map_err(told)?;
-                    let names = product_names(&schema);
+                    let line = request.line.min(room.rows);
+                    let page =
+                        plan::page(found, request.offset, line, request.reverse).map_err(told)?;
+                    let answer = plan::found_by(page, room).await.map_err(told)?;
                     QueryResult {
                         has_sql: false,
                         sql: None,
-                        complete,
-                        batches,
-                        schema,
-                        names,
+                        complete: answer.complete,
+                        batches: answer.batches,
+                        names: product_names(&answer.schema),
+                        schema: answer.schema,
                     }
                 }
                 Some(sql) => {
                     let table =
                         plan::analysed(found, &request.fields, sql.sequence).map_err(told)?;
-                    let stream = plan::select(&session, table, sql.statement)
+                    let plan = plan::select(&session, table, sql.statement)
                         .await
                         .map_err(told)?;
-                    let schema = stream.schema();
-                    let (batches, complete) = plan::collect(stream, room).await.map_err(told)?;
+                    let answer = plan::answer(&session, plan, room).await.map_err(told)?;
                     let names = sql
                         .names
-                        .filter(|names| names.len() == schema.fields().len())
-                        .unwrap_or_else(|| product_names(&schema));
+                        .filter(|names| names.len() == answer.schema.fields().len())
+                        .unwrap_or_else(|| product_names(&answer.schema));
                     QueryResult {
                         has_sql: true,
                         sql: parsed.sql,
-                        complete,
-                        batches,
-                        schema,
+                        complete: answer.complete,
+                        batches: answer.batches,
+                        schema: answer.schema,
                         names,
                     }
                 }

@@ -5,6 +5,7 @@
 //! | `search` | the search language: parsed, written, and as DataFusion's expressions |
 //! | `sql` | the SQL: held to what is allowed, and in the product's manners |
 //! | `functions` | functions that are not DataFusion's own |
+//! | `grouping` | groups by numbers in place of texts |
 //! | `table` | a snapshot of a logstore as a table |
 //! | `engine` | runs queries, within bounds |
 //! | `gate` | whose turn it is |
@@ -15,6 +16,7 @@ mod engine;
 mod error;
 mod functions;
 mod gate;
+mod grouping;
 mod plan;
 mod result;
 mod search;

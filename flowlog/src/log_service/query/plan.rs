@@ -3,10 +3,11 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
 use datafusion::functions_aggregate::count::count;
-use datafusion::logical_expr::{Expr, ScalarUDF, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, lit};
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{DataFrame, SQLOptions, SessionContext, ident};
@@ -14,6 +15,7 @@ use datafusion::sql::parser::Statement;
 use futures_util::StreamExt as _;
 
 use super::functions::client;
+use super::grouping::{Bounds, GroupByNumbers};
 use super::search::{Search, field, translate};
 use super::table::Logs;
 use super::{Bucket, IndexedField, IndexedKind, sql};
@@ -82,11 +84,12 @@ fn value_of(indexed: &IndexedField) -> ScalarUDF {
     }
 }
 
+/// The plan of a statement about the table.
 pub(super) async fn select(
     session: &SessionContext,
     table: DataFrame,
     statement: Statement,
-) -> Result<SendableRecordBatchStream, DataFusionError> {
+) -> Result<LogicalPlan, DataFusionError> {
     session.register_table(sql::TABLE, table.into_view())?;
     let plan = session.state().statement_to_plan(statement).await?;
     // The statement was held to that already; the plan is, too.
@@ -95,11 +98,58 @@ pub(super) async fn select(
         .with_allow_dml(false)
         .with_allow_statements(false)
         .verify_plan(&plan)?;
-    run(session.execute_logical_plan(plan).await?).await
+    Ok(plan)
+}
+
+/// Runs a plan whose groups are found by numbers; or, if there are too many texts for that, by their texts.
+pub(super) async fn answer(
+    session: &SessionContext,
+    plan: LogicalPlan,
+    room: Room,
+) -> Result<Answer, DataFusionError> {
+    let bounds = Arc::new(Bounds::new(Arc::clone(&session.runtime_env().memory_pool)));
+    let rule = Arc::new(GroupByNumbers::new(Arc::clone(&bounds)));
+    let numbered = SessionStateBuilder::new_from_existing(session.state())
+        .with_optimizer_rule(rule)
+        .build();
+    let numbered = SessionContext::new_with_state(numbered);
+    match collected(&numbered, plan.clone(), room).await {
+        Err(_) if bounds.are_exceeded() => collected(session, plan, room).await,
+        outcome => outcome,
+    }
+}
+
+/// What a plan found.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) schema: SchemaRef,
+    pub(super) batches: Vec<RecordBatch>,
+    /// Whether this is all.
+    pub(super) complete: bool,
+}
+
+async fn collected(
+    session: &SessionContext,
+    plan: LogicalPlan,
+    room: Room,
+) -> Result<Answer, DataFusionError> {
+    found_by(session.execute_logical_plan(plan).await?, room).await
+}
+
+/// What a plan finds, as far as there is room.
+pub(super) async fn found_by(plan: DataFrame, room: Room) -> Result<Answer, DataFusionError> {
+    let stream = run(plan).await?;
+    let schema = stream.schema();
+    let (batches, complete) = collect(stream, room).await?;
+    Ok(Answer {
+        schema,
+        batches,
+        complete,
+    })
 }
 
 /// Runs a plan. Texts are Utf8, as in the store, whatever they were on the way.
-pub(super) async fn run(plan: DataFrame) -> Result<SendableRecordBatchStream, DataFusionError> {
+async fn run(plan: DataFrame) -> Result<SendableRecordBatchStream, DataFusionError> {
     let stream = plan.execute_stream().await?;
     let found = stream.schema();
     let column = |column: &Arc<Field>| match column.data_type() {
@@ -133,7 +183,7 @@ pub(super) struct Room {
 }
 
 /// What there is room for, and whether this is all.
-pub(super) async fn collect(
+async fn collect(
     mut stream: SendableRecordBatchStream,
     mut room: Room,
 ) -> Result<(Vec<RecordBatch>, bool), DataFusionError> {

@@ -359,3 +359,20 @@ fn walk(folder: &std::path::Path) -> usize {
         .map(|path| if path.is_dir() { walk(&path) } else { 1 })
         .sum()
 }
+
+#[test]
+fn so_many_texts_that_they_are_not_numbered_are_grouped_all_the_same() {
+    const TEXTS: u32 = 140_000;
+    let logs = |first: u32| {
+        let log = |number: u32| log(1, &[("vm-id", &format!("i-{number}")), ("bytes", "7")]);
+        batch((first..first + 20_000).map(log).collect())
+    };
+    let batches: Vec<_> = (0..TEXTS).step_by(20_000).map(logs).collect();
+    let fixture = Fixture::new(&batches, 0);
+    assert_eq!(
+        fixture.table(
+            "* | SELECT count(1), sum(b), max(n) FROM (SELECT vm_id, sum(bytes) AS b, count(1) AS n FROM log GROUP BY vm_id)"
+        ),
+        [format!("{TEXTS} {} 1", 7 * TEXTS)]
+    );
+}
