@@ -93,10 +93,10 @@ fn killed_at(test: &str, step: &str) {
         ..JUDGED
     };
     let mut scene = Scene::set(&setting, |plan| AgentPlan {
-        // So that a window has many drains, which are to be merged.
+        // So that a window has the many drains that are merged at once, also where a drain takes half a second.
         flow_map_entries: merges.then_some((64, 64)),
         window_seconds: if merges {
-            Some(10)
+            Some(30)
         } else {
             plan.window_seconds
         },
