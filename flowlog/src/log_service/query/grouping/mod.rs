@@ -3,7 +3,7 @@
 //! `GROUP BY vpc_id` becomes `GROUP BY number_of(vpc_id)`, and above it `text_of` gives each group its text again. Groups are then found, sent
 //! from task to task and compared by 4 octets in place of a text's.
 //!
-//! It is done where it was measured to pay: for the ids of resources, of which many rows in a row have the same one, so that most are not looked
+//! It is done where it was measured to pay: for the ids of resources (of VPCs and ENIs it was measured), of which many rows in a row have the same one, so that most are not looked
 //! up at all; and for addresses that are only a part of what is grouped by, for then there are many times as many groups as addresses. It
 //! does not pay for an address alone, nor for texts of up to 12 octets (`ACCEPT`), which are compared as numbers anyway.
 //!
