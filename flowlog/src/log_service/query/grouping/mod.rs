@@ -8,20 +8,22 @@
 //! does not pay for an address alone, nor for texts of up to 12 octets (`ACCEPT`), which are compared as numbers anyway.
 //!
 //! Of more texts than [`Bounds`] allow, it would take memory that nobody gives back: the query is run anew then, with texts.
-mod functions;
 mod texts;
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::array::{ArrayRef, AsArray as _};
+use datafusion::arrow::datatypes::{DataType, UInt32Type};
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{Column, ExprSchema as _, Result};
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Projection, ScalarUDF};
+use datafusion::common::{Column, ExprSchema as _, Result, exec_err};
+use datafusion::functions::utils::make_scalar_function;
+use datafusion::logical_expr::{
+    Aggregate, Expr, LogicalPlan, Projection, ScalarUDF, Volatility, create_udf,
+};
 use datafusion::optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use flowlog_model::field::Field;
 
-use functions::{NumberOf, TextOf};
 pub(super) use texts::Bounds;
 use texts::Texts;
 
@@ -59,8 +61,7 @@ impl GroupByNumbers {
             .is_ok_and(|data_type| *data_type == DataType::Utf8View);
         (pays && is_text).then(|| {
             let texts = Arc::new(Texts::new(Arc::clone(&self.bounds)));
-            let number_of = ScalarUDF::new_from_impl(NumberOf::new(Arc::clone(&texts)));
-            let text_of = ScalarUDF::new_from_impl(TextOf::new(texts));
+            let (number_of, text_of) = functions(texts);
             (number_of.call(vec![Expr::Column(column)]), text_of)
         })
     }
@@ -105,6 +106,40 @@ impl GroupByNumbers {
         let named = Projection::try_new(columns, counted)?;
         Ok(Some(LogicalPlan::Projection(named)))
     }
+}
+
+/// From a text to its number, and back.
+fn functions(texts: Arc<Texts>) -> (ScalarUDF, ScalarUDF) {
+    let of = Arc::clone(&texts);
+    let number_of = move |arguments: &[ArrayRef]| -> Result<ArrayRef> {
+        let [argument] = arguments else {
+            return exec_err!("number_of takes one argument");
+        };
+        Ok(Arc::new(of.numbers(argument.as_string_view())?))
+    };
+    let text_of = move |arguments: &[ArrayRef]| -> Result<ArrayRef> {
+        let [argument] = arguments else {
+            return exec_err!("text_of takes one argument");
+        };
+        texts.texts(argument.as_primitive::<UInt32Type>())
+    };
+    let (text, number) = (DataType::Utf8View, DataType::UInt32);
+    (
+        create_udf(
+            "number_of",
+            vec![text.clone()],
+            number.clone(),
+            Volatility::Immutable,
+            Arc::new(make_scalar_function(number_of, Vec::new())),
+        ),
+        create_udf(
+            "text_of",
+            vec![number],
+            text,
+            Volatility::Immutable,
+            Arc::new(make_scalar_function(text_of, Vec::new())),
+        ),
+    )
 }
 
 impl OptimizerRule for GroupByNumbers {
