@@ -169,6 +169,7 @@ mod tests {
     use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
     use datafusion::arrow::util::pretty::pretty_format_batches;
     use datafusion::execution::SessionStateBuilder;
+    use datafusion::physical_plan::displayable;
     use datafusion::prelude::SessionContext;
 
     use super::*;
@@ -276,6 +277,24 @@ mod tests {
             let numbers = aggregates.map(|line| line.matches("number_of(").count());
             assert_eq!(numbers.max(), Some(numbered), "{sql}: {plan}");
             assert_eq!(rows, run(&session(false), sql).1, "{sql}");
+        }
+    }
+
+    #[test]
+    fn who_wants_a_few_groups_has_no_more_of_them_looked_for() {
+        for with_rule in [false, true] {
+            let threads = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            let plan = threads.block_on(async {
+                let session = session(with_rule);
+                let found = session.sql("SELECT DISTINCT eni_id FROM log LIMIT 2");
+                let found = found.await.unwrap();
+                found.create_physical_plan().await.unwrap()
+            });
+            let plan = displayable(plan.as_ref()).indent(false).to_string();
+            assert_eq!(plan.contains("number_of"), with_rule, "{plan}");
+            assert!(plan.contains("lim=[2]"), "{plan}");
         }
     }
 }
