@@ -1,4 +1,4 @@
-//! The store's files as they are, read by pyarrow and by DuckDB.
+//! The store's files as they are, read by pyarrow, by DuckDB and by Polars.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 use std::{
     path::{Path, PathBuf},
@@ -17,20 +17,20 @@ mod skip;
 /// 2026-11-22 00:00 UTC.
 const MIDNIGHT: u32 = 1_795_305_600;
 
-/// The interpreter that has both; none with the reason printed.
+/// The interpreter that has all of them; none with the reason printed.
 fn python() -> Option<PathBuf> {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python/bin/python");
-    let has_both = Command::new(&python)
-        .args(["-c", "import duckdb, pyarrow"])
+    let has_all = Command::new(&python)
+        .args(["-c", "import duckdb, polars, pyarrow"])
         .output()
         .is_ok_and(|output| output.status.success());
-    if !has_both {
+    if !has_all {
         skip::skip(
             "store_parquet",
-            "there is no target/python with duckdb and pyarrow: run `cargo xtask setup`",
+            "there is no target/python with duckdb, polars and pyarrow: run `cargo xtask setup`",
         );
     }
-    has_both.then_some(python)
+    has_all.then_some(python)
 }
 
 fn log(time: u32, contents: &[(&str, &str)]) -> Log {
@@ -106,7 +106,7 @@ fn stored(folder: &Path) {
 }
 
 #[test]
-fn pyarrow_and_duckdb_read_the_files_with_types_and_nulls() {
+fn pyarrow_duckdb_and_polars_read_the_files_with_types_and_nulls() {
     let Some(python) = python() else { return };
     let folder = tempfile::tempdir().unwrap();
     stored(folder.path());
@@ -122,19 +122,24 @@ fn pyarrow_and_duckdb_read_the_files_with_types_and_nulls() {
         String::from_utf8_lossy(&output.stderr)
     );
     let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
-    for (column, arrow, duckdb) in [
-        ("__time__", "int64", "BIGINT"),
-        ("__time_ns_part__", "int32", "INTEGER"),
-        ("__topic__", "string", "VARCHAR"),
-        ("version", "int32", "INTEGER"),
-        ("eni_id", "string", "VARCHAR"),
-        ("srcaddr", "string", "VARCHAR"),
-        ("srcport", "int32", "INTEGER"),
-        ("packets", "int64", "BIGINT"),
-        ("tcp_flags", "int32", "INTEGER"),
-        ("start", "int64", "BIGINT"),
-        ("__other__", "map<string, string>", "MAP(VARCHAR, VARCHAR)"),
-        ("__seq__", "int64", "BIGINT"),
+    for (column, arrow, duckdb, polars) in [
+        ("__time__", "int64", "BIGINT", "Int64"),
+        ("__time_ns_part__", "int32", "INTEGER", "Int32"),
+        ("__topic__", "string", "VARCHAR", "String"),
+        ("version", "int32", "INTEGER", "Int32"),
+        ("eni_id", "string", "VARCHAR", "String"),
+        ("srcaddr", "string", "VARCHAR", "String"),
+        ("srcport", "int32", "INTEGER", "Int32"),
+        ("packets", "int64", "BIGINT", "Int64"),
+        ("tcp_flags", "int32", "INTEGER", "Int32"),
+        ("start", "int64", "BIGINT", "Int64"),
+        (
+            "__other__",
+            "map<string, string>",
+            "MAP(VARCHAR, VARCHAR)",
+            "Map(String, String)",
+        ),
+        ("__seq__", "int64", "BIGINT", "Int64"),
     ] {
         let arrow_type = seen["arrow"][column].as_str().unwrap();
         assert!(
@@ -142,8 +147,9 @@ fn pyarrow_and_duckdb_read_the_files_with_types_and_nulls() {
             "{column}: {arrow_type}"
         );
         assert_eq!(seen["duckdb"][column], duckdb, "{column}");
+        assert_eq!(seen["polars"][column], polars, "{column}");
     }
-    for rows in ["arrow_rows", "duckdb_rows"] {
+    for rows in ["arrow_rows", "duckdb_rows", "polars_rows"] {
         let row = |index: usize, column: &str| seen[rows][index][column].clone();
         assert_eq!(seen[rows].as_array().unwrap().len(), 3);
         assert_eq!(row(0, "bytes"), json!(9_000_000_000_u64));

@@ -1,8 +1,9 @@
-"""Reads a store's files with pyarrow and with DuckDB, and says as JSON what they see."""
+"""Reads a store's files with pyarrow, with DuckDB and with Polars, and says as JSON what they see."""
 import json
 import sys
 
 import duckdb
+import polars
 import pyarrow.dataset
 import pyarrow.parquet
 
@@ -30,6 +31,8 @@ total = connection.execute(
     f"SELECT sum(bytes)::BIGINT, count(*), count(srcport) FROM read_parquet('{pattern}') WHERE eni_id = 'eni-1'"
 ).fetchone()
 
+frame = polars.scan_parquet(f"{folder}/**/*.parquet", hive_partitioning=True)
+
 json.dump(
     {
         "arrow": {field.name: str(field.type) for field in schema},
@@ -39,6 +42,8 @@ json.dump(
         "duckdb": {row[0]: row[1] for row in described},
         "duckdb_rows": rows,
         "total": total,
+        "polars": {name: str(kind) for name, kind in frame.collect_schema().items()},
+        "polars_rows": frame.sort("__seq__").collect().to_dicts(),
     },
     sys.stdout,
     default=str,
