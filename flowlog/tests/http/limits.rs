@@ -1,18 +1,13 @@
 //! Requests that are too large, too many or not to be read.
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::http::Request;
 use flowlog::serve::service::Role;
 use flowlog_model::protocol::{MAX_REPORT_BYTES, REPORT_PATH};
 use flowlog_model::signature::encoding;
-use hyper::body::Frame;
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::rig::{HOST, Rig, Rpc, owned};
+use crate::rig::{HOST, Never, Rig, Rpc, owned};
 
 const ACTIONS: &str = "CreateFlowLog|DescribeFlowLogs|ModifyFlowLogAttribute|ActiveFlowLog|DeleteFlowLog|TagResources|UnTagResources|\
     ListTagResources|MoveResourceGroup|OpenFlowLogService|GetFlowLogServiceStatus";
@@ -35,21 +30,6 @@ async fn a_body_has_at_most_a_mebibyte() {
     }
 }
 
-/// A body that never comes: whoever waits for it hangs.
-struct Never;
-
-impl HttpBody for Never {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Pending
-    }
-}
-
 #[tokio::test]
 async fn a_body_is_not_read_before_it_is_known_who_sends_it() {
     let rig = Rig::new();
@@ -60,14 +40,14 @@ async fn a_body_is_not_read_before_it_is_known_who_sends_it() {
             form: Some("A=b".into()),
             ..Rpc::new(&rig)
         };
-        request.signed(key).map(|_| Body::new(Never))
+        request.signed(key).map(|_| Body::new(Never::default()))
     };
     assert_eq!(
         rig.send(request(&forged)).await.code(),
         "SignatureDoesNotMatch"
     );
     let unsigned = Request::post("/api/v1/flow-logs").header("host", HOST);
-    let unsigned = unsigned.body(Body::new(Never)).unwrap();
+    let unsigned = unsigned.body(Body::new(Never::default())).unwrap();
     assert_eq!(rig.send(unsigned).await.code(), "IncompleteSignature");
 }
 

@@ -13,8 +13,9 @@ use flowlog_model::signature::encoding;
 use flowlog_model::signature::log_v1::Outgoing;
 use prost::Message as _;
 use serde_json::json;
+use tokio::sync::mpsc;
 
-use crate::rig::{Answered, Key, Rig};
+use crate::rig::{Answered, Key, Never, Rig};
 
 /// A request, to be changed before it is sent.
 struct Call<'c> {
@@ -253,6 +254,41 @@ async fn bodies_have_limits() {
     let mut many = call("GET", "project-1.h", "/logstores").signed(&rig, &key);
     *many.uri_mut() = target.parse().unwrap();
     assert_eq!(code(&rig.send(many).await), (400, "ParameterInvalid"));
+}
+
+#[tokio::test]
+async fn bodies_that_are_slow_to_come_leave_room_for_others() {
+    let (rig, key) = rig().await;
+    let (awaited, mut are_awaited) = mpsc::unbounded_channel();
+    let slow = || {
+        // Without a length, as long as is allowed; and as many logs.
+        let mut slow = put(&rig, &["a"]);
+        for (name, value) in &mut slow.headers {
+            if *name == "x-log-bodyrawsize" {
+                *value = MAX_RAW_BYTES.to_string();
+            }
+        }
+        let awaited = Some(awaited.clone());
+        slow.signed(&rig, &key)
+            .map(|_| Body::new(Never { awaited }))
+    };
+    // All that one account may have in hand: 320 MiB.
+    for _ in 0..10 {
+        rig.begin(slow());
+        are_awaited.recv().await.unwrap();
+    }
+    assert_eq!(code(&rig.send(slow()).await), (503, "ServerBusy"));
+    let short = |key: &Key| {
+        let mut short = put(&rig, &["a"]);
+        let length = short.body.len().to_string();
+        short.headers.push(("content-length", length));
+        short.signed(&rig, key)
+    };
+    assert_eq!(code(&rig.send(short(&key)).await), (200, "OK"));
+    // It comes as far as to the project, which is not this account's.
+    let other = rig.key_of("2", Role::Administrator);
+    let answered = put(&rig, &["a"]).send(&rig, &other).await;
+    assert_eq!(code(&answered), (401, "Unauthorized"));
 }
 
 #[tokio::test]

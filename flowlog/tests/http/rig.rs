@@ -1,10 +1,13 @@
 //! A service on a state of its own, with a clock that tests set, and clients that sign.
+use std::convert::Infallible;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::task::{self, Poll};
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::http::{HeaderMap, Request};
 use flowlog::api;
 use flowlog::log_service::api::LogService;
@@ -20,8 +23,10 @@ use flowlog_model::protocol::{EniReport, Report};
 use flowlog_model::signature::acs3::{self, Authorization, Outgoing, Signed};
 use flowlog_model::signature::encoding::{self, Parameter};
 use flowlog_model::signature::v1;
+use hyper::body::Frame;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
@@ -129,10 +134,15 @@ impl Rig {
 
     /// An access key of account 1.
     pub(crate) fn key(&self, role: Role) -> Key {
+        self.key_of("1", role)
+    }
+
+    /// An access key of an account.
+    pub(crate) fn key_of(&self, account: &str, role: Role) -> Key {
         let cx = Context {
             caller: Caller {
                 key_id: "test".into(),
-                account_id: "1".into(),
+                account_id: account.into(),
                 role: Role::Administrator,
             },
             now: (self.app.clock)(),
@@ -153,6 +163,11 @@ impl Rig {
             id: made.id,
             secret: made.secret,
         }
+    }
+
+    /// As [`Self::send`], without waiting for the answer, which is dropped.
+    pub(crate) fn begin(&self, request: Request<Body>) {
+        tokio::spawn(self.router.clone().oneshot(request));
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answered {
@@ -341,4 +356,26 @@ pub(crate) fn uri(path: &str, query: &[Parameter]) -> String {
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()));
     format!("{path}?{}", encoding::query(pairs).replace("%20", "+"))
+}
+
+/// A body that never comes: whoever waits for it hangs.
+#[derive(Default)]
+pub(crate) struct Never {
+    /// Told when it is waited for.
+    pub(crate) awaited: Option<UnboundedSender<()>>,
+}
+
+impl HttpBody for Never {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(awaited) = self.awaited.take() {
+            let _ = awaited.send(());
+        }
+        Poll::Pending
+    }
 }

@@ -15,6 +15,7 @@
 //! verified before its body is read.
 mod auth;
 mod error;
+mod in_hand;
 mod management;
 mod params;
 mod pull;
@@ -31,7 +32,7 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use flowlog_model::log_group::compress;
+use flowlog_model::log_group::{MAX_LOGS, MAX_RAW_BYTES, compress};
 use flowlog_model::signature::encoding::{self, Parameter};
 use rusqlite::Transaction;
 use serde::Serialize;
@@ -43,13 +44,14 @@ pub use error::{Code, LogError};
 
 use super::catalogue;
 use super::query::{Engine, EngineConfig, QueryError};
-use super::store::{Store, StoreConfig, StoreError};
+use super::store::{ROW_OCTETS, Store, StoreConfig, StoreError};
 use super::types::LogstoreKey;
 use crate::serve::error::ApiError;
 use crate::serve::http::{App, Observed};
 use crate::serve::moment::Moment;
 use crate::serve::service::{Context, Need, Role, access_keys};
-use put::{InHand, Put, Size};
+use in_hand::InHand;
+use put::{Put, Size};
 use target::{Call, LogstoreCall, Target};
 
 /// Folder of the logs, in the service's data folder.
@@ -62,8 +64,10 @@ const MAX_PARAMETERS: usize = 100;
 const MAX_BODY_BYTES: usize = 1 << 20;
 /// How long a body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Most bytes of puts that are in hand at the same time.
-const MAX_IN_HAND_BYTES: usize = 512 << 20;
+/// Most bytes of puts that are in hand at the same time. The largest put has room in half of it: its body, four times as much for what is
+/// in it, and its rows.
+const MAX_IN_HAND_BYTES: usize = 640 << 20;
+const _: () = assert!(5 * MAX_RAW_BYTES + MAX_LOGS * ROW_OCTETS <= MAX_IN_HAND_BYTES / 2);
 
 /// What the Log Service needs besides what all faces have.
 pub struct LogService {
@@ -71,7 +75,7 @@ pub struct LogService {
     pub store: Arc<Store>,
     /// What searches them.
     pub engine: Engine,
-    in_hand: InHand,
+    in_hand: Arc<InHand>,
     /// Held by every put while it is on its way; whoever removes a logstore waits for those that are.
     puts: RwLock<()>,
     /// Held by who removes logstores: another, with an older list of them, would remove what is of the same name by then.
@@ -229,12 +233,12 @@ async fn answer(
     };
     check_role(&cx, &target.call)?;
     let size = is_put.then(|| Size::read(&parts.headers)).transpose()?;
-    // Until the answer.
-    let _in_hand = size
-        .as_ref()
-        .map(|size| app.logs.in_hand.take(size))
-        .transpose()?;
+    let account = cx.caller.account_id.clone();
+    let take = |bytes| app.logs.in_hand.take(&account, bytes);
+    // Both until the answer. A body that is slow to come holds no more than itself.
+    let _body = size.map(|size| take(size.body)).transpose()?;
     let body = read_body(body, size.map_or(MAX_BODY_BYTES, |size| size.body)).await?;
+    let _logs = size.map(|size| take(size.of_logs())).transpose()?;
     claim.check_body(&body)?;
     let asked = Asked {
         app,
@@ -345,8 +349,18 @@ impl Asked {
         let (key, entry) = self.logstore(project, logstore).await?;
         let (body, now) = (self.body.clone(), self.cx.now);
         let store = Arc::clone(&self.app.logs.store);
-        let read = move || Put::read(&body, &size, entry.ttl_days, now, |logs| store.gather(logs));
-        let put = tokio::task::spawn_blocking(read)
+        let in_hand = Arc::clone(&self.app.logs.in_hand);
+        let account = self.cx.caller.account_id.clone();
+        let read = move || {
+            let mut rows = None;
+            let put = Put::read(&body, &size, entry.ttl_days, now, |logs| {
+                rows = Some(in_hand.take(&account, logs * ROW_OCTETS)?);
+                Ok(store.gather(logs))
+            })?;
+            Ok::<_, LogError>((put, rows))
+        };
+        // The rows are in hand until they are on the disk.
+        let (put, _rows) = tokio::task::spawn_blocking(read)
             .await
             .map_err(LogError::internal)??;
         let received = UNIX_EPOCH + Duration::from_millis(now.0.unsigned_abs());

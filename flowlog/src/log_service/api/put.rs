@@ -1,11 +1,9 @@
 //! Putting logs.
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use flowlog_model::log_group::{self, BATCH_ID_TAG, GroupView, LogGroupError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::{Code, LogError, sentence};
 use crate::log_service::store::{Gathered, Prepared};
@@ -17,35 +15,6 @@ const MAX_AHEAD_SECONDS: i64 = 15 * 60;
 const MAX_LOG_BYTES: usize = 1 << 20;
 /// Longest identity of a batch, in bytes.
 const MAX_IDENTITY_BYTES: usize = 1024;
-/// What a permit stands for, in bytes.
-const PERMIT_BYTES: usize = 1024;
-
-/// How much may be in hand at the same time, of all puts together: compressed, decompressed and read.
-pub(super) struct InHand(Arc<Semaphore>);
-
-impl InHand {
-    /// At most so many bytes.
-    pub(super) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes / PERMIT_BYTES)))
-    }
-
-    /// Takes as much as a put with these headers needs, until the permit is dropped.
-    ///
-    /// # Errors
-    /// [`Code::ServerBusy`] if there is not as much; it will be when other puts are done.
-    pub(super) fn take(&self, size: &Size) -> Result<OwnedSemaphorePermit, LogError> {
-        // A log that is read takes about three times as much as its bytes, and so does its way to the disk.
-        let bytes = size.body + 4 * size.raw;
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        Arc::clone(&self.0)
-            .try_acquire_many_owned(permits)
-            .map_err(|_| {
-                let message =
-                    "As many logs as are allowed are on their way to the disk: try again.";
-                LogError::new(Code::ServerBusy, message)
-            })
-    }
-}
 
 /// What the headers of a put say of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +27,12 @@ pub(super) struct Size {
 }
 
 impl Size {
+    /// Bytes of memory that the logs take on their way to the disk, besides the body.
+    pub(super) const fn of_logs(&self) -> usize {
+        // A log that is read takes about three times as much as its bytes, and so does its way to the disk.
+        4 * self.raw
+    }
+
     /// Reads the headers.
     ///
     /// # Errors
@@ -110,13 +85,14 @@ impl Put {
     /// they would be removed at once.
     ///
     /// # Errors
-    /// [`Code::PostBodyInvalid`], [`Code::PostBodyTooLarge`], [`Code::InvalidTimestamp`], and what the store does not take.
+    /// [`Code::PostBodyInvalid`], [`Code::PostBodyTooLarge`], [`Code::InvalidTimestamp`], that of `gather`, and what the store does not
+    /// take.
     pub(super) fn read(
         body: &[u8],
         size: &Size,
         ttl_days: u32,
         now: Moment,
-        gather: impl FnOnce(usize) -> Gathered,
+        gather: impl FnOnce(usize) -> Result<Gathered, LogError>,
     ) -> Result<Self, LogError> {
         let raw: Cow<'_, [u8]> = if size.is_compressed {
             log_group::decompress(body, size.raw)
@@ -146,7 +122,7 @@ impl Put {
         }
         let now_seconds = now.0.div_euclid(1000);
         let oldest = now_seconds - i64::from(ttl_days) * 86_400;
-        let mut gathered = gather(group.logs());
+        let mut gathered = gather(group.logs())?;
         gathered.begin(group.topic, group.source, tags);
         group
             .each_log(|log| {
@@ -256,8 +232,8 @@ mod tests {
         Put::read(&body, &size, 2, NOW, gather).map_err(|error| error.code())
     }
 
-    fn gather(logs: usize) -> Gathered {
-        Gathered::new(logs, log_group::MAX_RAW_BYTES)
+    fn gather(logs: usize) -> Result<Gathered, LogError> {
+        Ok(Gathered::new(logs, log_group::MAX_RAW_BYTES))
     }
 
     fn batches(put: &Put) -> Vec<LogBatch> {
@@ -351,20 +327,6 @@ mod tests {
                 .map(|error| error.code()),
             Some(Code::PostBodyInvalid)
         );
-    }
-
-    #[test]
-    fn what_is_in_hand_is_bounded() {
-        let in_hand = InHand::new(1 << 20);
-        let size = Size {
-            body: 1 << 17,
-            raw: 1 << 17,
-            is_compressed: false,
-        };
-        let first = in_hand.take(&size).unwrap();
-        assert_eq!(in_hand.take(&size).unwrap_err().code(), Code::ServerBusy);
-        drop(first);
-        assert!(in_hand.take(&size).is_ok());
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub use columns::to_batches;
 pub use config::StoreConfig;
 pub use error::{PutError, StoreError};
 pub use manifest::DataFile;
-pub use prepare::{Gathered, Prepared};
+pub use prepare::{Gathered, Prepared, ROW_OCTETS};
 pub use schema::schema;
 
 use self::{

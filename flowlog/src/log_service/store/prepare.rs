@@ -13,6 +13,10 @@ const LOG_OCTETS: usize = 16;
 /// Most nanoseconds below a second.
 const MAX_NANOSECONDS: u32 = 999_999_999;
 
+/// What a row takes besides its keys and values, at most, in octets of memory: a place in each column, which may grow to twice what is
+/// needed, and as much in the frame.
+pub const ROW_OCTETS: usize = 320;
+
 /// Logs of a put, gathered in columns one after the other. No log is held besides.
 pub struct Gathered {
     columns: Columns,
@@ -155,5 +159,25 @@ impl Gathered {
             frame,
             octets: self.octets,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_takes_no_more_than_is_counted() {
+        // One more than what a power of two has room for.
+        for logs in [1 << 14, (1 << 16) + 1, 100_000] {
+            let mut gathered = Gathered::new(logs, usize::MAX);
+            for _ in 0..logs {
+                gathered.add(1, None, std::iter::empty()).unwrap();
+            }
+            let prepared = gathered.prepare().unwrap();
+            let octets = prepared.contents.get_array_memory_size() + prepared.frame.capacity();
+            assert!(octets <= logs * ROW_OCTETS, "{} a row", octets / logs);
+            println!("{} a row", octets / logs);
+        }
     }
 }
