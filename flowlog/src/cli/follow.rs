@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use flowlog_client::ClientError;
 use flowlog_model::signature::encoding::encode;
+use serde::Deserialize;
+use serde_json::json;
 use terminal_size::{Height, Width, terminal_size_of};
 
 use super::CliError;
@@ -18,19 +20,36 @@ use super::session::{LogRequest, Session, wall};
 /// Between two looks at a logstore.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Asks the Log Service, and calls `tick` while the answer is awaited.
+/// What the Log Service is asked with.
+fn request<'r>(options: &'r LogstoreOptions, request: &GetLogs) -> LogRequest<'r> {
+    let path = format!("/logstores/{}/logs", encode(options.logstore.as_str()));
+    LogRequest::new("POST", Some(options.project.as_str()), &path).with_body(request)
+}
+
+/// How far a query has come.
+#[derive(Clone, Debug, Deserialize)]
+struct QueryProgress {
+    /// The share of its files that is read, from 0 to 1; none if it is not known.
+    progress: Option<f64>,
+}
+
+/// Asks the Log Service, and calls `tick` with the share of the work that is done while the answer is awaited.
 fn ask(
     session: &Session,
     options: &LogstoreOptions,
-    request: &GetLogs,
-    tick: impl FnMut(),
+    asked: &GetLogs,
+    mut tick: impl FnMut(Option<f64>),
 ) -> Result<Logs, ClientError> {
-    let path = format!("/logstores/{}/logs", encode(options.logstore.as_str()));
-    let project = Some(options.project.as_str());
-    session.log_ticking(
-        &LogRequest::new("POST", project, &path).with_body(request),
-        tick,
-    )
+    let id = format!("{}-{}", std::process::id(), wall().as_nanos());
+    let path = format!("/logstores/{}", encode(options.logstore.as_str()));
+    let watch = LogRequest::new("GET", Some(options.project.as_str()), &path)
+        .with_query(&json!({ "type": "progress", "queryId": id }));
+    let asked = GetLogs {
+        id: Some(id),
+        ..asked.clone()
+    };
+    let tick = |last: Option<QueryProgress>| tick(last.and_then(|last| last.progress));
+    session.log_watched(&request(options, &asked), &watch, tick)
 }
 
 /// Searches once.
@@ -41,10 +60,10 @@ pub(super) fn query(
 ) -> Result<(), CliError> {
     let mut progress = Progress::new(options.limit());
     let start = Instant::now();
-    let ask = |request: &GetLogs| {
-        let logs = request.offset as u64;
-        let tick = || progress.tick(start.elapsed(), logs);
-        Ok::<_, CliError>(ask(session, &options.logstore, request, tick)?)
+    let ask = |asked: &GetLogs| {
+        let logs = asked.offset as u64;
+        let tick = |share| progress.tick(start.elapsed(), logs, share);
+        Ok::<_, CliError>(ask(session, &options.logstore, asked, tick)?)
     };
     let mut found = Vec::new();
     let width = terminal_size_of(io::stdout()).map(|(Width(width), _)| width.into());
@@ -64,7 +83,7 @@ pub(super) fn tail(
     let mut outage = Outage::default();
     loop {
         let ask =
-            |request: &GetLogs| Ok::<_, CliError>(ask(session, &options.logstore, request, || ())?);
+            |asked: &GetLogs| Ok::<_, CliError>(session.log(&request(&options.logstore, asked))?);
         match tail.step(wall(), ask, &mut io::stdout().lock()) {
             Ok(more) => {
                 outage.is_over();
@@ -91,7 +110,7 @@ pub(super) fn top(
         let height = terminal_size_of(io::stdout()).map(|(_, Height(lines))| lines);
         let options = options.clone().within(height.filter(|_| live));
         let ask =
-            |request: &GetLogs| Ok::<_, CliError>(ask(session, &options.logstore, request, || ())?);
+            |asked: &GetLogs| Ok::<_, CliError>(session.log(&request(&options.logstore, asked))?);
         let now = wall();
         let mut shown = Vec::new();
         match logs::top(&options, form, now, ask, &mut shown) {

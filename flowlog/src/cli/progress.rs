@@ -1,4 +1,4 @@
-//! What standard error shows while a search takes long, if it is a terminal.
+//! What standard error shows while a query takes long, if it is a terminal.
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -6,7 +6,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// What takes less needs no word.
 const LONG: Duration = Duration::from_secs(1);
 
-/// How a search is getting on; gone when dropped.
+/// Steps of a bar that shows a share.
+const STEPS: f64 = 1000.0;
+
+/// How a query is getting on; gone when dropped.
 #[derive(Debug)]
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
@@ -20,25 +23,32 @@ impl Progress {
         Self { bar: None, limit }
     }
 
-    /// So many logs are there after so long.
-    pub(super) fn tick(&mut self, elapsed: Duration, logs: u64) {
+    /// So many logs are there after so long, and this share of what the next ones are looked for in is read, from 0 to 1.
+    pub(super) fn tick(&mut self, elapsed: Duration, logs: u64, share: Option<f64>) {
         if elapsed < LONG {
             return;
         }
-        let limit = self.limit;
         // It shows nothing where there is no terminal.
-        let bar = self.bar.get_or_insert_with(|| ProgressBar::new(limit));
-        // How far a page, or an SQL, has come is not known.
-        let form = if logs == 0 {
-            "{spinner} searching, {msg}"
-        } else {
-            "{bar:40} {human_pos} of at most {human_len} logs, {msg}"
+        let bar = self.bar.get_or_insert_with(ProgressBar::no_length);
+        let (form, position, length) = match share {
+            _ if logs > 0 => (
+                "{bar:40} {human_pos} of at most {human_len} logs, {msg}",
+                logs,
+                self.limit,
+            ),
+            Some(share) => (
+                "{bar:40} {percent} % searched, {msg}",
+                (share * STEPS) as u64,
+                STEPS as u64,
+            ),
+            None => ("{spinner} searching, {msg}", 0, 0),
         };
         if let Ok(style) = ProgressStyle::with_template(form) {
             bar.set_style(style);
         }
         bar.set_message(format!("{} s", elapsed.as_secs()));
-        bar.set_position(logs);
+        bar.set_length(length);
+        bar.set_position(position);
         bar.tick();
     }
 }

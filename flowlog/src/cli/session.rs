@@ -1,5 +1,6 @@
 //! Where the service is, whose access key is used, and requests to the REST face.
 use std::{
+    cell::RefCell,
     path::PathBuf,
     pin::pin,
     time::{Duration, SystemTime},
@@ -9,7 +10,10 @@ use flowlog_client::{AccessKey, Answer, Call, Client, ClientError, LogCall, Serv
 use flowlog_model::signature::encoding::Parameter;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use tokio::{runtime::Runtime, time::interval};
+use tokio::{
+    runtime::Runtime,
+    time::{interval, sleep},
+};
 
 use super::CliError;
 
@@ -21,6 +25,8 @@ const LOG_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Between two calls while an answer is awaited.
 const TICK: Duration = Duration::from_millis(100);
+/// Between two looks at how far an answer is.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Most bytes of an answer: what is known of some 100,000 ENIs.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
@@ -122,19 +128,32 @@ impl Session {
         self.runtime.block_on(self.send_log(request))?.json()
     }
 
-    /// Likewise, and calls `tick` again and again while the answer is awaited.
-    pub(super) fn log_ticking<T: DeserializeOwned>(
+    /// Likewise. While the answer is awaited, `watch` is asked for again and again, and `tick` called with its last answer.
+    pub(super) fn log_watched<T: DeserializeOwned, W: DeserializeOwned + Clone>(
         &self,
         request: &LogRequest<'_>,
-        mut tick: impl FnMut(),
+        watch: &LogRequest<'_>,
+        mut tick: impl FnMut(Option<W>),
     ) -> Result<T, ClientError> {
+        let last = RefCell::new(None);
+        let watching = async {
+            loop {
+                sleep(LOOK).await;
+                // Who does not answer it may still answer the request.
+                if let Ok(answer) = self.send_log(watch).await {
+                    last.replace(answer.json().ok());
+                }
+            }
+        };
         let answer = self.runtime.block_on(async {
             let mut answer = pin!(self.send_log(request));
+            let mut watching = pin!(watching);
             let mut ticks = interval(TICK);
             loop {
                 tokio::select! {
                     answer = &mut answer => return answer,
-                    _ = ticks.tick() => tick(),
+                    () = &mut watching => {}
+                    _ = ticks.tick() => tick(last.borrow().clone()),
                 }
             }
         });
@@ -185,6 +204,14 @@ impl<'r> LogRequest<'r> {
             path: path.to_owned(),
             query: Vec::new(),
             body: Vec::new(),
+        }
+    }
+
+    /// With parameters.
+    pub(super) fn with_query(self, query: &impl Serialize) -> Self {
+        Self {
+            query: parameters(query),
+            ..self
         }
     }
 

@@ -292,6 +292,24 @@ async fn bodies_that_are_slow_to_come_leave_room_for_others() {
 }
 
 #[tokio::test]
+async fn how_far_a_query_is_can_be_asked_for() {
+    let (rig, key) = rig().await;
+    let ask = async |id: &str| {
+        let target = format!("/logstores/flows?type=progress&queryId={id}");
+        call("GET", "project-1.h", &target).send(&rig, &key).await
+    };
+    // While it runs it has a number: the engine's tests have queries that wait.
+    let none = ask("no-such").await;
+    assert_eq!(none.body, json!({ "progress": null }));
+    let long = ask(&"x".repeat(65)).await;
+    assert_eq!(code(&long), (400, "ParameterInvalid"));
+    let other = rig.key_of("2", Role::Administrator);
+    let target = "/logstores/flows?type=progress&queryId=a";
+    let other = call("GET", "project-1.h", target).send(&rig, &other).await;
+    assert_eq!(code(&other), (401, "Unauthorized"));
+}
+
+#[tokio::test]
 async fn answers_are_compressed_for_clients_that_take_it() {
     let (rig, key) = rig().await;
     let answered = put(&rig, &["a"; 50]).send(&rig, &key).await;

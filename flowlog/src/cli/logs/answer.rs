@@ -22,6 +22,9 @@ pub(in crate::cli) struct GetLogs {
     pub(in crate::cli) offset: usize,
     /// The newest logs first; not for SQL.
     pub(in crate::cli) reverse: bool,
+    /// What the service knows it by, for who asks how far it has come.
+    #[serde(rename = "queryId", skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) id: Option<String>,
 }
 
 /// What the service has found.

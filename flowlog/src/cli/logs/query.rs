@@ -50,6 +50,7 @@ pub(in crate::cli) fn query<E: From<std::io::Error>>(
         line: limit.min(MAX_LINES),
         offset: 0,
         reverse: true,
+        id: None,
     };
     let mut found = ask(&request)?;
     let mut last = found.data.len();

@@ -331,6 +331,7 @@ impl Asked {
             LogstoreCall::GetLogs => self.get_logs(project, logstore).await,
             LogstoreCall::GetLogsV2 => self.get_logs_v2(project, logstore).await,
             LogstoreCall::Histogram => self.histogram(project, logstore).await,
+            LogstoreCall::QueryProgress => self.query_progress(project, logstore).await,
             LogstoreCall::ListShards => self.list_shards(project, logstore).await,
             LogstoreCall::Cursor => self.cursor(project, logstore).await,
             LogstoreCall::Pull => self.pull(project, logstore).await,

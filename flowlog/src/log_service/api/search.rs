@@ -19,6 +19,9 @@ const MAX_LINES: usize = 100;
 /// Logs that a search gives where the client says nothing.
 const DEFAULT_LINES: usize = 100;
 
+/// Longest id of a query, in bytes.
+const MAX_ID_BYTES: usize = 64;
+
 /// All that there is was found.
 const COMPLETE: &str = "Complete";
 /// There is more.
@@ -43,8 +46,22 @@ fn read(params: &Params) -> Result<QueryRequest, LogError> {
         line: number("line")?.unwrap_or(DEFAULT_LINES).min(MAX_LINES),
         offset: number("offset")?.unwrap_or(0),
         reverse: params.truth("reverse")?,
+        id: id(params)?,
         fields: Vec::new(),
     })
+}
+
+/// What the client calls its query.
+///
+/// # Errors
+/// [`Code::ParameterInvalid`].
+fn id(params: &Params) -> Result<Option<String>, LogError> {
+    let id = params.text("queryId").map(str::to_owned);
+    if id.as_ref().is_some_and(|id| id.len() > MAX_ID_BYTES) {
+        let clause = format_args!("allowed are at most {MAX_ID_BYTES} bytes");
+        return Err(LogError::parameter("queryId", clause));
+    }
+    Ok(id)
 }
 
 impl Asked {
@@ -129,6 +146,22 @@ impl Asked {
         headers.insert("x-log-progress", progress(true));
         headers.insert("x-log-count", HeaderValue::from(total));
         Ok((headers, json_answer(&parts)).into_response())
+    }
+
+    /// The share of its files that a query has read, from 0 to 1; null if there is none of this id.
+    pub(super) async fn query_progress(
+        &self,
+        project: String,
+        logstore: String,
+    ) -> Result<Response, LogError> {
+        self.logstore(project, logstore).await?;
+        let id = id(&Params::of_query(&self.query))?.unwrap_or_default();
+        let share = self
+            .app
+            .logs
+            .engine
+            .progress(&self.cx.caller.account_id, &id);
+        Ok(json_answer(&json!({ "progress": share })))
     }
 
     async fn search(
@@ -232,6 +265,7 @@ mod tests {
             line: 100,
             offset: 3,
             reverse: true,
+            id: None,
             fields: Vec::new(),
         };
         assert_eq!(request, Ok(expected));

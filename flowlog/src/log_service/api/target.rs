@@ -36,6 +36,8 @@ pub(super) enum LogstoreCall {
     /// With a body of JSON.
     GetLogsV2,
     Histogram,
+    /// How far a query has come. The product has no such call.
+    QueryProgress,
     ListShards,
     Cursor,
     Pull,
@@ -64,6 +66,7 @@ impl Call {
                 LogstoreCall::GetLogs => "GetLogs",
                 LogstoreCall::GetLogsV2 => "GetLogsV2",
                 LogstoreCall::Histogram => "GetHistograms",
+                LogstoreCall::QueryProgress => "GetQueryProgress",
                 LogstoreCall::ListShards => "ListShards",
                 LogstoreCall::Cursor => "GetCursor",
                 LogstoreCall::Pull => "PullLogs",
@@ -171,9 +174,11 @@ fn of_logstores(
         })
     };
     let call = match (method, rest) {
-        (&Method::GET, []) if kind.is_some() => {
-            of_type(&[("log", L::GetLogs), ("histogram", L::Histogram)])?
-        }
+        (&Method::GET, []) if kind.is_some() => of_type(&[
+            ("log", L::GetLogs),
+            ("histogram", L::Histogram),
+            ("progress", L::QueryProgress),
+        ])?,
         (&Method::GET, []) => L::Get,
         (&Method::PUT, []) => L::Update,
         (&Method::DELETE, []) => L::Delete,
@@ -251,6 +256,11 @@ mod tests {
                 "GET",
                 "/logstores/flows?type=histogram",
                 logstore(L::Histogram),
+            ),
+            (
+                "GET",
+                "/logstores/flows?type=progress&queryId=a",
+                logstore(L::QueryProgress),
             ),
             ("POST", "/logstores/flows/logs", logstore(L::GetLogsV2)),
             ("POST", "/logstores/flows/shards/lb", logstore(L::Put)),

@@ -25,6 +25,7 @@ use super::error::QueryError;
 use super::functions;
 use super::gate::Gate;
 use super::plan::Room;
+use super::progress::Running;
 use super::result::{QueryResult, product_names};
 use super::search::{self, Parsed};
 use super::sql::{self, Sql, explain::explain};
@@ -87,6 +88,7 @@ pub const THREADS: &str = "query";
 pub struct Engine {
     config: EngineConfig,
     gate: Arc<Gate>,
+    named: Arc<Running>,
     base: SessionState,
     /// None only while it is dropped.
     threads: Option<Runtime>,
@@ -133,6 +135,7 @@ impl Engine {
         Ok(Self {
             config,
             gate,
+            named: Arc::default(),
             base,
             threads: Some(threads),
         })
@@ -170,6 +173,7 @@ impl Engine {
             octets: self.config.octets,
         };
         let session = self.session(&snapshot)?;
+        let (progress, _known) = self.named.add(account, request.id.as_deref());
         self.run(account, snapshot.clone(), async move {
             let told = |error: DataFusionError| explain(&request.query, start, &error);
             let order = match &sql {
@@ -185,7 +189,7 @@ impl Engine {
                     let line = request.line.min(room.rows);
                     let page =
                         plan::page(found, request.offset, line, request.reverse).map_err(told)?;
-                    let answer = plan::found_by(page, room).await.map_err(told)?;
+                    let answer = plan::found_by(page, room, &progress).await.map_err(told)?;
                     QueryResult {
                         has_sql: false,
                         sql: None,
@@ -201,7 +205,9 @@ impl Engine {
                     let plan = plan::select(&session, table, sql.statement)
                         .await
                         .map_err(told)?;
-                    let answer = plan::answer(&session, plan, room).await.map_err(told)?;
+                    let answer = plan::answer(&session, plan, room, &progress)
+                        .await
+                        .map_err(told)?;
                     let names = sql
                         .names
                         .filter(|names| names.len() == answer.schema.fields().len())
@@ -219,6 +225,12 @@ impl Engine {
             then(found)
         })
         .await
+    }
+
+    /// The share of its files that a query of the account has read, from 0 to 1; none if none of this id waits or runs.
+    #[must_use]
+    pub fn progress(&self, account: &str, id: &str) -> Option<f64> {
+        self.named.share(account, id)
     }
 
     /// How many logs a search finds, by time.

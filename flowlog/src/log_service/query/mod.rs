@@ -10,6 +10,7 @@
 //! | `engine` | runs queries, within bounds |
 //! | `gate` | whose turn it is |
 //! | `plan` | what is asked, as DataFusion's plans |
+//! | `progress` | how far queries have come |
 //! | `result` | what a query found |
 //! | `error` | why a query has no answer |
 mod engine;
@@ -18,6 +19,7 @@ mod functions;
 mod gate;
 mod grouping;
 mod plan;
+mod progress;
 mod result;
 mod search;
 mod sql;
@@ -66,6 +68,8 @@ pub struct QueryRequest {
     pub offset: usize,
     /// The newest logs first; not for SQL.
     pub reverse: bool,
+    /// What [`Engine::progress`] knows it by; not for others.
+    pub id: Option<String>,
     /// The client's own fields that SQL may name, beside those of a record.
     pub fields: Vec<IndexedField>,
 }

@@ -8,14 +8,15 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::functions_aggregate::count::count;
 use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, lit};
-use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{DataFrame, SQLOptions, SessionContext, ident};
 use datafusion::sql::parser::Statement;
 use futures_util::StreamExt as _;
 
 use super::functions::client;
 use super::grouping::{Bounds, GroupByNumbers};
+use super::progress::Progress;
 use super::search::{Search, field, translate};
 use super::table::Logs;
 use super::{Bucket, IndexedField, IndexedKind, sql};
@@ -106,6 +107,7 @@ pub(super) async fn answer(
     session: &SessionContext,
     plan: LogicalPlan,
     room: Room,
+    progress: &Progress,
 ) -> Result<Answer, DataFusionError> {
     let bounds = Arc::new(Bounds::new(Arc::clone(&session.runtime_env().memory_pool)));
     let rule = Arc::new(GroupByNumbers::new(Arc::clone(&bounds)));
@@ -113,8 +115,8 @@ pub(super) async fn answer(
         .with_optimizer_rule(rule)
         .build();
     let numbered = SessionContext::new_with_state(numbered);
-    match collected(&numbered, plan.clone(), room).await {
-        Err(_) if bounds.are_exceeded() => collected(session, plan, room).await,
+    match collected(&numbered, plan.clone(), room, progress).await {
+        Err(_) if bounds.are_exceeded() => collected(session, plan, room, progress).await,
         outcome => outcome,
     }
 }
@@ -132,13 +134,18 @@ async fn collected(
     session: &SessionContext,
     plan: LogicalPlan,
     room: Room,
+    progress: &Progress,
 ) -> Result<Answer, DataFusionError> {
-    found_by(session.execute_logical_plan(plan).await?, room).await
+    found_by(session.execute_logical_plan(plan).await?, room, progress).await
 }
 
 /// What a plan finds, as far as there is room.
-pub(super) async fn found_by(plan: DataFrame, room: Room) -> Result<Answer, DataFusionError> {
-    let stream = run(plan).await?;
+pub(super) async fn found_by(
+    plan: DataFrame,
+    room: Room,
+    progress: &Progress,
+) -> Result<Answer, DataFusionError> {
+    let stream = run(plan, progress).await?;
     let schema = stream.schema();
     let (batches, complete) = collect(stream, room).await?;
     Ok(Answer {
@@ -149,8 +156,14 @@ pub(super) async fn found_by(plan: DataFrame, room: Room) -> Result<Answer, Data
 }
 
 /// Runs a plan. Texts are Utf8, as in the store, whatever they were on the way.
-async fn run(plan: DataFrame) -> Result<SendableRecordBatchStream, DataFusionError> {
-    let stream = plan.execute_stream().await?;
+async fn run(
+    plan: DataFrame,
+    progress: &Progress,
+) -> Result<SendableRecordBatchStream, DataFusionError> {
+    let context = Arc::new(plan.task_ctx());
+    let plan = plan.create_physical_plan().await?;
+    progress.begin(&plan);
+    let stream = execute_stream(plan, context)?;
     let found = stream.schema();
     let column = |column: &Arc<Field>| match column.data_type() {
         DataType::Utf8View => Arc::new(column.as_ref().clone().with_data_type(DataType::Utf8)),

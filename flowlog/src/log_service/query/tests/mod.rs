@@ -4,4 +4,5 @@ mod fixture;
 mod language;
 mod manners;
 mod order;
+mod progress;
 mod random;
