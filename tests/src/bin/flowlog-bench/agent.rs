@@ -2,7 +2,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -24,14 +24,21 @@ use crate::{
     setting::Link,
 };
 
-const FLOWS: u32 = 1_000_000;
+/// Flows in the window.
+pub(crate) const FLOWS: u32 = 1_000_000;
 
 /// How long the idle agent is watched.
 const IDLE: Duration = Duration::from_secs(20);
 
 pub(crate) fn measure(_object: &[u8], _rounds: usize, report: &mut Report) -> Result<()> {
     let link = Link::new()?;
-    let idle = Agent::start(&link)?;
+    let folder = tempfile::tempdir()?;
+    let output = folder.path().join("records");
+    let flow_log = format!(
+        "template = \"${{packets}} ${{log-status}} ${{srcaddr}} ${{srcport}} ${{dstaddr}} ${{dstport}} ${{protocol}} ${{direction}} ${{bytes}} ${{start}} ${{end}} ${{eni-id}} ${{action}}\"\ndestination = {{ type = \"file\", path = \"{}\", max-size = \"10GiB\" }}",
+        output.display()
+    );
+    let idle = Agent::start(&link, folder.path(), &flow_log)?;
     let before = idle.cpu_time()?;
     // Watching is the measurement: nothing happens that could be awaited.
     thread::sleep(IDLE);
@@ -50,25 +57,16 @@ pub(crate) fn measure(_object: &[u8], _rounds: usize, report: &mut Report) -> Re
     );
     idle.stop()?;
 
-    let agent = Agent::start(&link)?;
+    fs::remove_file(&output)?;
+    let agent = Agent::start(&link, folder.path(), &flow_log)?;
     let before = agent.cpu_time()?;
-    let plan = FloodPlan {
-        packets: u64::from(FLOWS),
-        flows: FLOWS,
-        distribution: Distribution::Even,
-        ..FloodPlan::default()
-    };
-    let sent = udp_flood(&link.sender, &link.pair.left().name, &plan)?;
-    let output = agent.output();
+    let sent = flood(&link)?;
     let children_before = children_cpu();
     let peak = agent.stop_watching_memory()?;
     let cpu = children_cpu() - children_before - before;
     let (ok, skipped) = read_back(&output)?;
-    if ok + skipped != sent.packets {
-        bail!(
-            "{} packets were sent, but {ok} are in OK records and {skipped} in SKIPDATA",
-            sent.packets
-        );
+    if ok + skipped != sent {
+        bail!("{sent} packets were sent, but {ok} are in OK records and {skipped} in SKIPDATA");
     }
     report.figure(
         "1 M flows in a window, kernel to file: agent's CPU time",
@@ -91,6 +89,17 @@ pub(crate) fn measure(_object: &[u8], _rounds: usize, report: &mut Report) -> Re
     Ok(())
 }
 
+/// Sends a packet of each of [`FLOWS`] flows; gives how many packets were sent.
+pub(crate) fn flood(link: &Link) -> Result<u64> {
+    let plan = FloodPlan {
+        packets: u64::from(FLOWS),
+        flows: FLOWS,
+        distribution: Distribution::Even,
+        ..FloodPlan::default()
+    };
+    Ok(udp_flood(&link.sender, &link.pair.left().name, &plan)?.packets)
+}
+
 /// Processor time of all children that have ended.
 fn children_cpu() -> Duration {
     getrusage(UsageWho::RUSAGE_CHILDREN).map_or(Duration::ZERO, |usage| {
@@ -101,7 +110,7 @@ fn children_cpu() -> Duration {
 }
 
 /// Packets in OK and in SKIPDATA records.
-fn read_back(output: &PathBuf) -> Result<(u64, u64)> {
+fn read_back(output: &Path) -> Result<(u64, u64)> {
     let mut sums = (0, 0);
     for line in BufReader::new(fs::File::open(output)?).lines() {
         let line = line?;
@@ -134,32 +143,27 @@ fn resident_mib(pid: u32, key: &str) -> Result<f64> {
     Ok(kib / 1024.0)
 }
 
-struct Agent {
+pub(crate) struct Agent {
     child: Child,
-    folder: PathBuf,
 }
 
 impl Agent {
-    /// Starts the agent that lies beside this program, and waits until it captures the receiving device.
-    fn start(link: &Link) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("flowlog-bench-{}", std::process::id()));
-        fs::create_dir_all(&folder)?;
+    /// Starts the agent that lies beside this program, with its files in the folder, and waits until it captures the receiving device.
+    /// `flow_log` is TOML: how records are written, and where.
+    pub(crate) fn start(link: &Link, folder: &Path, flow_log: &str) -> Result<Self> {
         let inventory = format!(
             "[[eni]]\neni-id = \"eni-bench\"\nvswitch-id = \"vsw\"\nvpc-id = \"vpc\"\naccount-id = \"1\"\nmatch = {{ name = \"{}\", namespace = \"{}\" }}\n",
             link.pair.right().name,
             link.receiver.name().unwrap_or_default()
         );
         fs::write(folder.join("inventory.toml"), inventory)?;
-        let output = folder.join("records");
         let config = format!(
-            "inventory = \"inventory.toml\"\npin-path = \"/sys/fs/bpf/flowlog-bench-agent-{}\"\nlock-file = \"{}\"\nstatus-socket = \"off\"\n[spool]\npath = \"{}\"\n[[flow-log]]\nname = \"bench\"\nresource-type = \"VPC\"\nresource-id = \"vpc\"\ntemplate = \"${{packets}} ${{log-status}} ${{srcaddr}} ${{srcport}} ${{dstaddr}} ${{dstport}} ${{protocol}} ${{direction}} ${{bytes}} ${{start}} ${{end}} ${{eni-id}} ${{action}}\"\ndestination = {{ type = \"file\", path = \"{}\", max-size = \"10GiB\" }}\n",
+            "inventory = \"inventory.toml\"\npin-path = \"/sys/fs/bpf/flowlog-bench-agent-{}\"\nlock-file = \"{}\"\nstatus-socket = \"off\"\n[spool]\npath = \"{}\"\n[[flow-log]]\nname = \"bench\"\nresource-type = \"VPC\"\nresource-id = \"vpc\"\n{flow_log}\n",
             std::process::id(),
             folder.join("lock").display(),
             folder.join("spool").display(),
-            output.display()
         );
         fs::write(folder.join("agent.toml"), config)?;
-        let _ = fs::remove_file(&output);
         let program = std::env::current_exe()?.with_file_name("flowlog-agent");
         let mut child = Command::new(&program)
             .args(["run", "--window", "3600s", "--config"])
@@ -185,11 +189,7 @@ impl Agent {
                 .map_while(Result::ok)
                 .for_each(|line| eprintln!("  agent: {line}"));
         });
-        Ok(Self { child, folder })
-    }
-
-    fn output(&self) -> PathBuf {
-        self.folder.join("records")
+        Ok(Self { child })
     }
 
     fn resident_mib(&self, key: &str) -> Result<f64> {
@@ -228,7 +228,7 @@ impl Agent {
     }
 
     /// Ends it orderly, which closes and writes the open window.
-    fn stop(mut self) -> Result<()> {
+    pub(crate) fn stop(mut self) -> Result<()> {
         kill(
             Pid::from_raw(i32::try_from(self.child.id())?),
             Signal::SIGTERM,

@@ -1,17 +1,13 @@
 //! From records in an agent's memory to the service's disk: written, compressed, signed and sent as the agent does it, to a service that is
 //! a process of its own, over the loopback.
 use std::{
-    fs,
-    io::{BufRead as _, BufReader},
-    os::unix::process::CommandExt as _,
     path::Path,
-    process::{Child, ChildStdout, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context as _, Result, bail};
-use flowlog_client::{AccessKey, Client, LogCall};
+use anyhow::{Context as _, Result};
+use flowlog_client::Client;
 use flowlog_model::{
     field::DEFAULT_FIELDS,
     format::Format,
@@ -19,13 +15,10 @@ use flowlog_model::{
 };
 use tokio::task::JoinSet;
 
-use super::traffic::{Traffic, WINDOW_SECONDS};
-
-const PROJECT: &str = "bench";
-const LOGSTORE: &str = "records";
-
-/// How the service is called when this program is to be it.
-pub(crate) const SERVICE: &str = "flowlog";
+use super::{
+    served::{LOGSTORE, Service, call},
+    traffic::{Traffic, WINDOW_SECONDS},
+};
 
 /// Puts that an agent has on their way at once.
 const AT_ONCE: usize = 2;
@@ -40,9 +33,8 @@ pub(crate) struct Ingested {
 
 /// Puts about so many records into an empty service in the folder.
 pub(crate) async fn measure(folder: &Path, records: usize) -> Result<Ingested> {
-    let service = Service::start(folder)?;
+    let service = Service::start(folder).await?;
     let client = Arc::new(service.client()?);
-    make_logstore(&client).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let windows = records.div_ceil(140_000);
     let mut traffic = Traffic::new();
@@ -96,88 +88,6 @@ async fn put(client: &Client, group: &[u8]) -> Result<()> {
         ("x-log-bodyrawsize", raw_bytes.as_str()),
         ("x-log-compresstype", "lz4"),
     ];
-    call(client, &path, &headers, &compress(group)).await
-}
-
-async fn make_logstore(client: &Client) -> Result<()> {
-    let headers = [
-        ("content-type", "application/json"),
-        ("x-log-bodyrawsize", "0"),
-    ];
-    let project = format!("{{\"projectName\":\"{PROJECT}\",\"description\":\"\"}}");
-    call(client, "/", &headers, project.as_bytes()).await?;
-    let logstore = format!("{{\"logstoreName\":\"{LOGSTORE}\",\"ttl\":30,\"shardCount\":1}}");
-    call(client, "/logstores", &headers, logstore.as_bytes()).await
-}
-
-async fn call(client: &Client, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<()> {
-    let call = LogCall {
-        method: "POST",
-        project: Some(PROJECT),
-        path,
-        query: &[],
-        headers,
-        body,
-        patience: Duration::from_secs(60),
-        max_answer_bytes: 1 << 16,
-    };
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    client.send_log(&call, wall).await?;
+    call(client, &path, &headers, &compress(group)).await?;
     Ok(())
-}
-
-/// `flowlog serve`.
-struct Service {
-    child: Child,
-    url: String,
-    key: AccessKey,
-    /// Held, so that it can go on writing.
-    _stdout: BufReader<ChildStdout>,
-}
-
-impl Service {
-    fn start(folder: &Path) -> Result<Self> {
-        // This program has all of the service in it: see `main`.
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg0(SERVICE)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(folder)
-            .env("FLOWLOG_LOG", "warn")
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut stdout = BufReader::new(child.stdout.take().context("it is piped")?);
-        let url = loop {
-            let mut line = String::new();
-            if stdout.read_line(&mut line)? == 0 {
-                bail!("the service ended with {}", child.wait()?);
-            }
-            if let Some(url) = line.strip_prefix("listening on ") {
-                break url.trim().to_owned();
-            }
-        };
-        Ok(Self {
-            child,
-            url,
-            key: AccessKey::load(&folder.join("administrator.json"))?,
-            _stdout: stdout,
-        })
-    }
-
-    fn client(&self) -> Result<Client> {
-        Ok(Client::new(self.url.parse()?, self.key.clone(), None)?)
-    }
-
-    fn peak_mib(&self) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM"));
-        let kib = line.and_then(|line| line.split_whitespace().nth(1));
-        Ok(kib.context("/proc tells no memory")?.parse::<f64>()? / 1024.0)
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
