@@ -177,7 +177,6 @@ mod tests {
             let prepared = gathered.prepare().unwrap();
             let octets = prepared.contents.get_array_memory_size() + prepared.frame.capacity();
             assert!(octets <= logs * ROW_OCTETS, "{} a row", octets / logs);
-            println!("{} a row", octets / logs);
         }
     }
 }
