@@ -9,20 +9,33 @@ use datafusion::physical_plan::ExecutionPlan;
 /// What a plan that reads files calls the number of those that it has done with, read or passed over.
 const DONE: &str = "files_processed";
 
-/// How far a query has come.
+/// How far a query has come: the parts of its plan that read files.
 #[derive(Debug, Default)]
-pub(super) struct Progress(Mutex<Option<Arc<dyn ExecutionPlan>>>);
+pub(super) struct Progress(Mutex<Vec<Arc<dyn ExecutionPlan>>>);
 
 impl Progress {
-    /// The query begins with a plan; where that comes to nothing, with another one.
+    /// The query begins with a plan; where that comes to nothing, with another one. Who asks has less of a stack than a plan may need, so
+    /// that no more is kept than what has nothing below it.
     pub(super) fn begin(&self, plan: &Arc<dyn ExecutionPlan>) {
-        *lock(&self.0) = Some(Arc::clone(plan));
+        let (mut parts, mut scans) = (vec![plan], Vec::new());
+        while let Some(part) = parts.pop() {
+            if scan(part).is_some() {
+                scans.push(Arc::clone(part));
+            }
+            parts.extend(part.children());
+        }
+        *lock(&self.0) = scans;
     }
 
     /// With which share of its files it is done, from 0 to 1.
     fn share(&self) -> f64 {
-        let plan = lock(&self.0).clone();
-        let (done, files) = plan.map_or((0, 0), |plan| files(plan.as_ref()));
+        let (mut done, mut files) = (0, 0);
+        for part in lock(&self.0).iter() {
+            let groups = scan(part).map_or(&[][..], |scan| &scan.file_groups);
+            files += groups.iter().map(FileGroup::len).sum::<usize>();
+            let counted = part.metrics().and_then(|found| found.sum_by_name(DONE));
+            done += counted.map_or(0, |done| done.as_usize());
+        }
         if files == 0 {
             return 0.0;
         }
@@ -32,23 +45,10 @@ impl Progress {
     }
 }
 
-/// With how many files a plan is done, and how many there are.
-fn files(plan: &dyn ExecutionPlan) -> (usize, usize) {
-    let source = plan.downcast_ref::<DataSourceExec>();
-    let config = source.and_then(|source| source.data_source().downcast_ref::<FileScanConfig>());
-    let files_here = config.map_or((0, 0), |config| {
-        let done = plan
-            .metrics()
-            .and_then(|metrics| metrics.sum_by_name(DONE))
-            .map_or(0, |done| done.as_usize());
-        (done, config.file_groups.iter().map(FileGroup::len).sum())
-    });
-    plan.children()
-        .into_iter()
-        .map(|child| files(child.as_ref()))
-        .fold(files_here, |sum, of_child| {
-            (sum.0 + of_child.0, sum.1 + of_child.1)
-        })
+/// What a part of a plan reads, if that is files.
+fn scan(part: &Arc<dyn ExecutionPlan>) -> Option<&FileScanConfig> {
+    let source = part.downcast_ref::<DataSourceExec>()?;
+    source.data_source().downcast_ref::<FileScanConfig>()
 }
 
 /// An account, and the id that it has given a query.
