@@ -62,10 +62,19 @@ impl Service {
             _stdout: stdout,
         };
         let client = service.client()?;
-        let project = json!({ "projectName": PROJECT, "description": "" }).to_string();
-        call(&client, "/", &JSON, project.as_bytes()).await?;
-        let logstore = json!({ "logstoreName": LOGSTORE, "ttl": 30, "shardCount": 1 }).to_string();
-        call(&client, "/logstores", &JSON, logstore.as_bytes()).await?;
+        for (path, made) in [
+            ("/", json!({ "projectName": PROJECT, "description": "" })),
+            (
+                "/logstores",
+                json!({ "logstoreName": LOGSTORE, "ttl": 30, "shardCount": 1 }),
+            ),
+            (
+                &format!("/logstores/{LOGSTORE}/index"),
+                json!({ "line": {} }),
+            ),
+        ] {
+            call(&client, path, &JSON, made.to_string().as_bytes()).await?;
+        }
         Ok(service)
     }
 
